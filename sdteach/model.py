@@ -1,0 +1,171 @@
+"""The loaded parts of a Stable Diffusion, and where packaged data lies."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from os import environ
+from pathlib import Path
+
+import torch
+from torch import nn
+
+EMBEDDED = "picturebook"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class StableDiffusion:
+    """The parts of one checkpoint, ready on `device` in `dtype`.
+
+    `image_encoder`, `feature_extractor` and `text_projection` are None where the checkpoint has none, as is
+    `safety_checker`; `vocabulary` holds the words a small checkpoint was trained on, None for one that read the web.
+    """
+
+    name: str
+    tokenizer: object
+    text_encoder: nn.Module
+    text_projection: nn.Module | None
+    image_encoder: nn.Module | None
+    feature_extractor: object | None
+    vae: nn.Module
+    unet: nn.Module
+    scheduler: object
+    safety_checker: nn.Module | None
+    vocabulary: frozenset[str] | None
+    device: torch.device
+    dtype: torch.dtype
+
+    def __repr__(self):
+        millions = {part: sum(p.numel() for p in getattr(self, part).parameters()) / 1e6 for part in ("text_encoder", "vae", "unet")}
+        sizes = ", ".join(f"{part} {count:.1f} M" for part, count in millions.items())
+        return f"StableDiffusion({self.name!r}, {sizes}, {self.device}, {str(self.dtype).removeprefix('torch.')})"
+
+    @property
+    def vae_scale_factor(self) -> int:
+        """Picture pixels per latent pixel: 8 for every Stable Diffusion."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+
+def data_folder(name: str) -> Path:
+    """Where packaged data lies, `name` being "assets" or "lessons": in the wheel, else in the checkout."""
+    packaged = Path(str(files("sdteach"))) / "_data" / name
+    return packaged if packaged.is_dir() else Path(__file__).parents[1] / name
+
+
+def load_model(
+    name: str | Path | None = None, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+) -> StableDiffusion:
+    """Load a checkpoint: "picturebook" (the embedded one), a diffusers folder, or the id of one on the hub.
+
+    Without a name, $SDTEACH_MODEL, else the embedded one. Without a device, CUDA if there is one, else the CPU.
+    Without a dtype, float16 on CUDA and float32 elsewhere. Only a hub id ever touches the network.
+    Raises ValueError for a name, device or dtype that cannot be used, saying what can.
+    """
+    device = _checked_device(device)
+    dtype = _checked_dtype(dtype, device)
+    name = str(name or environ.get("SDTEACH_MODEL") or EMBEDDED)
+    source, local = _locate(name)
+    with quiet():
+        from diffusers import StableDiffusionPipeline
+
+        try:
+            index = StableDiffusionPipeline.load_config(source, local_files_only=local)
+            if index["_class_name"] != "StableDiffusionPipeline":
+                raise ValueError(f"expected a StableDiffusionPipeline, got a {index['_class_name']}")
+            pipeline = StableDiffusionPipeline.from_pretrained(
+                source, dtype=dtype, local_files_only=local, use_safetensors=True, **_absent_parts(index)
+            )
+        except (OSError, ValueError, KeyError, RuntimeError, json.JSONDecodeError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise ValueError(f"cannot load {name!r}: {reason}. Tried {'the folder' if local else 'the hub'} {source}; "
+                             f"load_model({EMBEDDED!r}) always works, without a network") from error  # fmt: skip
+    unet, vae = pipeline.unet, pipeline.vae
+    if unet.config.in_channels != vae.config.latent_channels:
+        raise ValueError(f"expected a text-to-image UNet with {vae.config.latent_channels} input channels, got {unet.config.in_channels}: "
+                         f"{name!r} is made for inpainting, upscaling or depth, which this loop does not feed")  # fmt: skip
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.to(device)
+    return StableDiffusion(
+        name, pipeline.tokenizer, pipeline.text_encoder, _text_projection(pipeline.text_encoder, source, device, dtype),
+        pipeline.image_encoder, pipeline.feature_extractor, vae, unet, pipeline.scheduler, pipeline.safety_checker,
+        _vocabulary(source), device, dtype,
+    )  # fmt: skip
+
+
+def _checked_device(device):
+    wanted = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        checked = torch.device(wanted)
+        torch.empty(0, device=checked)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        raise ValueError(f"expected a device that is here, one of {there}, got {wanted!r}") from error
+    return checked
+
+
+def _checked_dtype(dtype, device):
+    allowed = (torch.float32, torch.float16, torch.bfloat16)
+    if dtype is None:
+        return torch.float16 if device.type == "cuda" else torch.float32
+    if dtype not in allowed:
+        raise ValueError(f"expected dtype to be one of {', '.join(map(str, allowed))}, got {dtype!r}")
+    return dtype
+
+
+def _locate(name):
+    """(what diffusers loads, whether it is a folder)."""
+    if name == EMBEDDED:
+        return str(data_folder("assets") / EMBEDDED), True
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return str(folder), True
+    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not folder.parent.is_dir():
+        return name, False
+    raise ValueError(f"expected {EMBEDDED!r}, a folder that exists or a hub id like 'owner/name', got {name!r}")
+
+
+def _absent_parts(index):
+    """Parts that the folder says it does not have, so that diffusers does not warn of them."""
+    absent = {part: None for part in ("safety_checker", "image_encoder") if index.get(part, [None])[0] is None}
+    return absent | ({"requires_safety_checker": False} if "safety_checker" in absent else {})
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence what diffusers and transformers say and draw of their own while they load; errors still come through."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    logs = (diffusers_logging, transformers_logging)
+    before = [(log.get_verbosity(), log.is_progress_bar_enabled()) for log in logs]
+    try:
+        for log in logs:
+            log.set_verbosity_error()
+            log.disable_progress_bar()
+        yield
+    finally:
+        for log, (verbosity, bar) in zip(logs, before, strict=True):
+            log.set_verbosity(verbosity)
+            if bar:
+                log.enable_progress_bar()
+
+
+def _text_projection(text_encoder, source, device, dtype):
+    if hasattr(text_encoder, "text_projection"):
+        return text_encoder.text_projection
+    path = Path(source) / "text_projection.safetensors"
+    if not path.is_file():
+        return None
+    from safetensors.torch import load_file
+
+    weight = load_file(path)["weight"]
+    projection = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+    projection.load_state_dict({"weight": weight})
+    return projection.to(device, dtype).requires_grad_(False)
+
+
+def _vocabulary(source):
+    path = Path(source) / "vocabulary.txt"
+    return frozenset(path.read_text("utf-8").split()) if path.is_file() else None

@@ -1,0 +1,54 @@
+"""Phase 1: CLIP. Two towers learn to agree on which caption belongs to which picture (Radford et al., 2021)."""
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy, normalize
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+WIDTH = 128
+TOWER = dict(hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=4, num_attention_heads=4,
+             projection_dim=WIDTH, hidden_act="quick_gelu", dtype="float32")  # fmt: skip
+
+
+class ContrastiveObjective(nn.Module):
+    """Symmetric cross-entropy over all pairs of a batch; the temperature is learned (CLIP, figure 3)."""
+
+    def __init__(self):
+        super().__init__()
+        special = dict(bos_token_id=49406, eos_token_id=49407, pad_token_id=49407)
+        self.text_encoder = CLIPTextModel(CLIPTextConfig(**TOWER, vocab_size=49408, **special))
+        self.text_projection = nn.Linear(WIDTH, WIDTH, bias=False)
+        self.image_encoder = CLIPVisionModelWithProjection(CLIPVisionConfig(**TOWER, image_size=128, patch_size=16))
+        self.logit_scale = nn.Parameter(torch.tensor(np.log(1 / 0.07), dtype=torch.float32))
+
+    def forward(self, ids, pictures):
+        texts = normalize(self.text_projection(self.text_encoder(ids).pooler_output))
+        images = normalize(self.image_encoder(pictures).image_embeds)
+        logits = self.logit_scale.clamp(max=np.log(100)).exp() * texts @ images.T
+        truth = torch.arange(len(logits), device=logits.device)
+        return (cross_entropy(logits, truth) + cross_entropy(logits.T, truth)) / 2
+
+
+def pairs(scenes, tokenizer, batch):
+    """Random batches of (ids, pictures in -1..1). The tower is causal: cutting the padding off changes nothing pooled."""
+    ids = tokenizer(scenes.captions, padding="longest", return_tensors="pt").input_ids
+
+    def draw():
+        chosen = torch.randperm(len(ids))[:batch]
+        return ids[chosen], to_tensor(scenes.pictures[np.sort(chosen.numpy())])[chosen.argsort().argsort()]
+
+    return draw
+
+
+def to_tensor(pictures):
+    """(n, height, width, 3) uint8 -> (n, 3, height, width) float in -1..1, as the towers and the VAE take them."""
+    return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+@torch.no_grad()
+def top1(objective, ids, pictures) -> float:
+    """Share of pictures whose own caption is the nearest of all; shapes as in `ContrastiveObjective.forward`."""
+    texts = normalize(objective.text_projection(objective.text_encoder(ids).pooler_output))
+    images = normalize(objective.image_encoder(pictures).image_embeds)
+    return ((images @ texts.T).argmax(1) == torch.arange(len(ids))).float().mean().item()

@@ -1,0 +1,51 @@
+"""The checkpoint as a plain diffusers folder, laid out so that `StableDiffusionPipeline.from_pretrained` reads it bare."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from diffusers import PNDMScheduler
+from safetensors.torch import save_file
+from transformers import CLIPImageProcessorPil
+
+from ...model import quiet
+from ..scenes import vocabulary
+
+SUMS = "SHA256SUMS"
+
+
+def new_scheduler() -> PNDMScheduler:
+    """PNDM as SD ships it, with every default that another scheduler class would read differently written out."""
+    return PNDMScheduler.from_config(dict(
+        num_train_timesteps=1000, beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, skip_prk_steps=True,
+        set_alpha_to_one=False, steps_offset=1, clip_sample=False, timestep_spacing="leading", prediction_type="epsilon",
+    ))  # fmt: skip
+
+
+def pack(folder: Path, tokenizer, towers, vae, unet) -> None:
+    """Write the trained parts to `folder` in half precision, with the words they know and a sum of every file."""
+    with quiet():
+        from diffusers import StableDiffusionPipeline
+    image_size = towers.image_encoder.config.image_size
+    processor = CLIPImageProcessorPil(
+        size={"shortest_edge": image_size}, crop_size={"height": image_size, "width": image_size},
+        image_mean=[0.5] * 3, image_std=[0.5] * 3,
+    )  # fmt: skip
+    StableDiffusionPipeline(
+        vae, towers.text_encoder, tokenizer, unet, new_scheduler(), None, processor, towers.image_encoder, requires_safety_checker=False,
+    ).to(dtype=torch.float16).save_pretrained(folder)  # fmt: skip
+    for tower in ("text_encoder", "image_encoder"):
+        # Loaded bare, transformers takes its dtype from here and diffusers takes float32: they must agree.
+        path = folder / tower / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
+    save_file({"weight": towers.text_projection.weight.detach().half().contiguous()}, folder / "text_projection.safetensors")
+    (folder / "vocabulary.txt").write_text("\n".join(vocabulary()) + "\n")
+    write_sums(folder)
+
+
+def write_sums(folder: Path) -> None:
+    """Record the sha256 of every weight and configuration file, in the format of `sha256sum`."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix in {".safetensors", ".json", ".txt"})
+    sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    (folder / SUMS).write_text("".join(sums))

@@ -1,0 +1,69 @@
+"""Phase 2: the VAE. Pictures to latents eight times smaller and back (Kingma & Welling, 2014; Rombach et al., 2022)."""
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch import nn
+from torch.nn.functional import avg_pool2d, l1_loss, mse_loss
+
+from .clip import to_tensor
+
+CROP = 64
+
+
+def new_vae() -> AutoencoderKL:
+    """2.2 M parameters, downsampling by 8, four latent channels, layer for layer the class that SD uses."""
+    return AutoencoderKL(
+        block_out_channels=(24, 48, 96, 96), down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4, layers_per_block=1, latent_channels=4, norm_num_groups=8, sample_size=128,
+    )  # fmt: skip
+
+
+class AutoencodingObjective(nn.Module):
+    """Reconstruction, with edges and colours weighted, plus a light pull of the latents towards N(0, 1)."""
+
+    def __init__(self):
+        super().__init__()
+        self.vae = new_vae().to(memory_format=torch.channels_last)
+
+    def forward(self, pictures):
+        posterior = self.vae.encode(pictures.contiguous(memory_format=torch.channels_last)).latent_dist
+        guess = self.vae.decode(posterior.sample()).sample.float()
+        kl = posterior.kl().mean() / posterior.mean[0].numel()
+        return reconstruction_loss(guess, pictures) + 1e-4 * kl
+
+
+def reconstruction_loss(guess, truth):
+    """L1 + MSE + L1 of edges + L1 of colour differences, fine and coarse: small VAEs get colours wrong first."""
+    edges = sum(l1_loss(guess.diff(dim=axis), truth.diff(dim=axis)) for axis in (2, 3))
+    colour, true_colour = _opponent(guess), _opponent(truth)
+    coarse = l1_loss(avg_pool2d(colour, 8), avg_pool2d(true_colour, 8))
+    return l1_loss(guess, truth) + mse_loss(guess, truth) + edges + 0.5 * l1_loss(colour, true_colour) + coarse
+
+
+def _opponent(rgb):
+    """RGB -> (red - green, yellow - blue): zero for every gray."""
+    red, green, blue = rgb.unbind(1)
+    return torch.stack([red - green, (red + green) / 2 - blue], 1)
+
+
+def crops(scenes, batch):
+    """Random crops; of twice as many drawn the flatter half is thrown away, since flat ground teaches nothing."""
+    pictures, edge = scenes.pictures, scenes.pictures.shape[1] - CROP + 1
+
+    def draw():
+        chosen = torch.randint(len(pictures), (2 * batch,)).tolist()
+        corners = torch.randint(edge, (2 * batch, 2)).tolist()
+        pieces = np.stack([pictures[i, y : y + CROP, x : x + CROP] for i, (y, x) in zip(chosen, corners, strict=True)])
+        pieces = to_tensor(pieces)
+        return (pieces[pieces.var(dim=(2, 3)).sum(1).topk(batch).indices],)
+
+    return draw
+
+
+@torch.no_grad()
+def psnr(vae, pictures) -> float:
+    """Mean peak signal-to-noise ratio (dB) of encoding to the mean and decoding, pictures in -1..1 (peak to peak 2)."""
+    guess = vae.decode(vae.encode(pictures).latent_dist.mode()).sample.clamp(-1, 1)
+    error = (guess - pictures).square().mean(dim=(1, 2, 3))
+    return (10 * torch.log10(4 / error)).mean().item()

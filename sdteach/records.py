@@ -1,0 +1,108 @@
+"""The vocabulary: what each stage leaves behind, as frozen dataclasses of CPU numpy arrays.
+
+Nothing here needs torch. Places are the 77 positions of CLIP's input; `height` and `width` of latents and
+attention maps are counted in latent pixels, an eighth of the picture's.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+
+import numpy as np
+from jaxtyping import Float32, Int64, UInt8
+from PIL import Image
+
+
+class Record:
+    """A repr of names, shapes, dtypes and ranges instead of walls of numbers."""
+
+    def __repr__(self):
+        lines = [f"  {field.name}: {_summary(getattr(self, field.name))}" for field in fields(self)]
+        return "\n".join([f"{type(self).__name__}(", *lines, ")"])
+
+
+def _summary(value):
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name}: {_summary(item)}" for name, item in list(value.items())[:2]) + f", ... {len(value)} in all}}"
+    if isinstance(value, tuple) and len(value) > 8:
+        return f"({len(value)} x {type(value[0]).__name__})"
+    if not hasattr(value, "dtype") or not hasattr(value, "shape"):
+        return repr(value)
+    numbers = f", {float(value.min()):.4g} .. {float(value.max()):.4g}" if np.prod(value.shape) else ""
+    return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}{numbers}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Tokens(Record):
+    """A prompt as CLIP reads it.
+
+    `pieces` are the byte-pair pieces, one per place ("</w>" ends a word); `words` the words that the model
+    sees, punctuation apart; `word_of` the index in `words` of each place's word, -1 at start, end and padding;
+    `end` the place of the end token, which padding follows; `dropped` the end of the text that did not fit.
+    """
+
+    text: str
+    ids: Int64[np.ndarray, " places"]
+    pieces: tuple[str, ...]
+    words: tuple[str, ...]
+    word_of: Int64[np.ndarray, " places"]
+    end: int
+    dropped: str
+
+    def places(self, word: str | int) -> tuple[int, ...]:
+        """The places of a word of the prompt, or of several in a row ("red car"), wherever it stands.
+
+        A number picks one word by its index in `words`, which tells two equal words apart. Only whole words
+        match, upper and lower case alike. Raises ValueError for a word that is not there.
+        """
+        if isinstance(word, str):
+            wanted, words = word.lower().split(), [word.lower() for word in self.words]
+            starts = [i for i in range(len(words)) if wanted and words[i : i + len(wanted)] == wanted]
+            chosen = [i + offset for i in starts for offset in range(len(wanted))]
+        else:
+            chosen = [word] if 0 <= word < len(self.words) else []
+        if not chosen:
+            raise ValueError(f"expected a word of the prompt or its index, one of {list(enumerate(self.words))}, got {word!r}")
+        return tuple(np.flatnonzero(np.isin(self.word_of, chosen)).tolist())
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class StepRecord(Record):
+    """One call of the UNet. What was not collected is None; `noise_uncond` is None where guidance is off.
+
+    `latents` are x_t as the UNet saw them; `noise` is the guided prediction of the noise in them and
+    `predicted_x0` the clean latents that it implies. `attention` maps each cross-attention layer to the mean
+    over its heads: how much each place of the prompt, from the start token to the end token, was read at each
+    position; the last row sums up the padding, so that rows sum to one. `preview` is `predicted_x0` decoded.
+    """
+
+    index: int
+    timestep: float
+    latents: Float32[np.ndarray, "1 channels height width"] | None = None
+    noise: Float32[np.ndarray, "1 channels height width"] | None = None
+    noise_text: Float32[np.ndarray, "1 channels height width"] | None = None
+    noise_uncond: Float32[np.ndarray, "1 channels height width"] | None = None
+    predicted_x0: Float32[np.ndarray, "1 channels height width"] | None = None
+    attention: Mapping[str, Float32[np.ndarray, "places _ _"]] | None = None
+    preview: UInt8[np.ndarray, "_ _ 3"] | None = None
+
+    @property
+    def x0(self) -> Float32[np.ndarray, "1 channels height width"] | None:
+        """`predicted_x0` by the short name that `collect` knows it by."""
+        return self.predicted_x0
+
+
+def heat_map(
+    attention: Iterable[Mapping[str, np.ndarray]], places: tuple[int, ...], height: int, width: int
+) -> Float32[np.ndarray, "height width"]:
+    """Where some places of the prompt were read: the mean over steps, layers and places, stretched to 0..1.
+
+    Every layer's map is brought to `height` x `width` bilinearly and counts the same (cf. DAAM, Tang et al., 2023,
+    which sums). A map that is the same everywhere becomes 0.
+    """
+    total = np.zeros((height, width), np.float64)
+    for layers in attention:
+        for maps in layers.values():
+            word = Image.fromarray(maps[list(places)].mean(0).astype(np.float32))
+            total += np.asarray(word.resize((width, height), Image.Resampling.BILINEAR))
+    total -= total.min()
+    return (total / (total.max() or 1)).astype(np.float32)

@@ -1,0 +1,204 @@
+"""Trace: everything that a run leaves behind, and its file."""
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from .records import Record, StepRecord, Tokens, heat_map
+
+VERSION = 1
+_PER_STEP = ("latents", "noise", "noise_text", "noise_uncond", "predicted_x0")
+_FACTS = ("prompt", "negative_prompt", "model", "scheduler", "guidance_scale", "seed", "height", "width", "complete")
+_UNSIGNED = "0" * 64
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Trace(Record):
+    """One run, from the prompt to the picture. `height` and `width` are the picture's, in pixels.
+
+    `text` is the last hidden state that the UNet read; `final_latents` are what the VAE decoded; `pixels` the
+    picture. `complete` is False where the run was interrupted: then the picture is the last predicted one.
+    """
+
+    prompt: str
+    negative_prompt: str
+    model: str
+    scheduler: str
+    guidance_scale: float
+    seed: int
+    height: int
+    width: int
+    complete: bool
+    tokens: Tokens
+    text: Float32[np.ndarray, "places features"]
+    final_latents: Float32[np.ndarray, "1 channels _ _"]
+    pixels: UInt8[np.ndarray, "height width 3"]
+    steps: tuple[StepRecord, ...]
+
+    @property
+    def image(self) -> Image.Image:
+        return Image.fromarray(self.pixels)
+
+    def heat_map(self, word: str | int) -> Float32[np.ndarray, "_ _"]:
+        """Where the UNet read `word` (see `Tokens.places`) over the whole run: (height/8, width/8), 0..1.
+
+        Raises ValueError for a word that is not in the prompt, or if attention was not collected.
+        """
+        places = self.tokens.places(word)
+        attention = [step.attention for step in self.steps if step.attention is not None]
+        if not attention:
+            raise ValueError("expected a trace with attention, got one without; run generate(..., collect=('attention',))")
+        return heat_map(attention, places, *self.final_latents.shape[2:])
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the trace as one safetensors file; a file that is there is replaced only as a whole."""
+        write_atomically(path, _to_bytes(self))
+
+    @staticmethod
+    def load(path: str | os.PathLike) -> "Trace":
+        """Read what `save` wrote. Raises ValueError, naming the file and the reason, for anything else."""
+        path = Path(path)
+        try:
+            data = _read(path)
+            trace = _from_bytes(data)
+            exact = _to_bytes(trace) == data
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError,
+                SafetensorError) as error:  # fmt: skip
+            raise ValueError(f"{path} is not a trace that this version of sdteach saved: {error or type(error).__name__}") from error
+        if not exact:
+            raise ValueError(f"{path} is not exactly what Trace.save writes: its parts fit, its bytes do not")
+        return trace
+
+
+def write_atomically(path: str | os.PathLike, data: bytes) -> None:
+    """Write `data` beside `path`, then move it there, so that `path` holds the old or the new whole at any moment."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(part, 0o666 & ~mask)
+        os.replace(part, path)
+    except BaseException:
+        os.unlink(part)
+        raise
+
+
+def _to_bytes(trace):
+    arrays = {"tokens.ids": trace.tokens.ids, "tokens.word_of": trace.tokens.word_of, "text": trace.text,
+              "final_latents": trace.final_latents, "pixels": trace.pixels}  # fmt: skip
+    steps = trace.steps
+    arrays |= {
+        name: np.stack([getattr(step, name) for step in steps]) for name in _PER_STEP if steps and getattr(steps[0], name) is not None
+    }
+    if steps and steps[0].attention is not None:
+        arrays |= {f"attention.{layer}": np.stack([step.attention[layer] for step in steps]) for layer in steps[0].attention}
+    arrays |= {f"preview.{step.index:04}": step.preview for step in steps if step.preview is not None}
+    facts = {name: getattr(trace, name) for name in _FACTS}
+    facts["tokens"] = {name: getattr(trace.tokens, name) for name in ("text", "pieces", "words", "end", "dropped")}
+    facts["timesteps"] = [step.timestep for step in steps]
+    # One metadata key, since safetensors writes several in random order; the digest covers every other byte of the file.
+    metadata = {"sdteach": json.dumps({"version": VERSION, "sha256": _UNSIGNED, **facts})}
+    unsigned = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata)
+    return _with_digest(unsigned, _UNSIGNED, hashlib.sha256(unsigned).hexdigest())
+
+
+def _with_digest(data, old, new):
+    """The digest stands first, escaped once; in a prompt that quotes it, it would be escaped twice."""
+    template = '\\"sha256\\": \\"{}\\"'
+    return data.replace(template.format(old).encode(), template.format(new).encode(), 1)
+
+
+def _read(path):
+    """The file's bytes, read only if its first bytes announce a file of just this length."""
+    with open(path, "rb") as file:
+        total = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(total - 8, 2**24):
+            raise ValueError(f"{total} bytes with a header of {length} is no safetensors file")
+        header = file.read(length)
+        described = json.loads(header)
+        payload = max((entry["data_offsets"][1] for name, entry in described.items() if name != "__metadata__"), default=0)
+        if total != 8 + length + payload:
+            raise ValueError(f"expected {8 + length + payload} bytes, got {total}: the file was cut off or added to")
+        return length.to_bytes(8, "little") + header + file.read()
+
+
+def _from_bytes(data):
+    length = int.from_bytes(data[:8], "little")
+    facts = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["sdteach"])
+    if facts["version"] != VERSION:
+        raise ValueError(f"expected version {VERSION}, got {facts['version']}")
+    digest = hashlib.sha256(_with_digest(data, facts["sha256"], _UNSIGNED)).hexdigest()
+    if digest != facts["sha256"]:
+        raise ValueError("the contents do not match their sha256: some bytes were changed")
+    arrays = load(data)
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(f"{name} holds numbers that are not finite")
+    trace = _assemble(facts, arrays)
+    _check(trace)
+    return trace
+
+
+def _assemble(facts, arrays):
+    told = facts["tokens"]
+    tokens = Tokens(told["text"], arrays["tokens.ids"], tuple(told["pieces"]), tuple(told["words"]), arrays["tokens.word_of"],
+                    told["end"], told["dropped"])  # fmt: skip
+    layers = {name.removeprefix("attention."): maps for name, maps in arrays.items() if name.startswith("attention.")}
+    steps = tuple(
+        StepRecord(
+            index, timestep, **{name: arrays[name][index] for name in _PER_STEP if name in arrays},
+            attention={layer: maps[index] for layer, maps in layers.items()} or None,
+            preview=arrays.get(f"preview.{index:04}"),
+        )
+        for index, timestep in enumerate(facts["timesteps"])
+    )  # fmt: skip
+    return Trace(**{name: facts[name] for name in _FACTS}, tokens=tokens, text=arrays["text"],
+                 final_latents=arrays["final_latents"], pixels=arrays["pixels"], steps=steps)  # fmt: skip
+
+
+def _check(trace):
+    """Raise ValueError unless the parts fit each other as `generate` makes them."""
+    kinds = {"prompt": str, "negative_prompt": str, "model": str, "scheduler": str, "guidance_scale": (int, float), "seed": int,
+             "height": int, "width": int, "complete": bool}  # fmt: skip
+    for name, kind in kinds.items():
+        if not isinstance(getattr(trace, name), kind):
+            raise ValueError(f"{name} is a {type(getattr(trace, name)).__name__}")
+    latent_shape, places, tokens = trace.final_latents.shape, len(trace.tokens.ids), trace.tokens
+    texts = (tokens.text, tokens.dropped, *tokens.pieces, *tokens.words)
+    steps = trace.steps
+    fits = {
+        "pixels": trace.pixels.dtype == np.uint8 and trace.pixels.shape == (trace.height, trace.width, 3),
+        "final_latents": trace.final_latents.dtype == np.float32 and trace.final_latents.ndim == 4 and latent_shape[0] == 1,
+        "text": trace.text.dtype == np.float32 and trace.text.ndim == 2 and len(trace.text) == places,
+        "tokens": all(isinstance(text, str) for text in texts) and len(tokens.pieces) == places
+        and isinstance(tokens.end, int) and 0 < tokens.end < places
+        and tokens.ids.dtype == tokens.word_of.dtype == np.int64 and tokens.ids.shape == tokens.word_of.shape == (places,)
+        and bool(np.all((tokens.word_of >= -1) & (tokens.word_of < len(tokens.words)))),
+        "timesteps": all(isinstance(step.timestep, (int, float)) and not isinstance(step.timestep, bool) for step in steps),
+        "steps": all(array.dtype == np.float32 and array.shape == latent_shape for step in steps
+                     for array in (getattr(step, name) for name in _PER_STEP) if array is not None),
+        "attention": all(maps.dtype == np.float32 and maps.ndim == 3 and len(maps) == tokens.end + 2 for step in steps
+                         for maps in (step.attention or {}).values()),
+        "preview": all(step.preview.dtype == np.uint8 and step.preview.ndim == 3 for step in steps if step.preview is not None),
+    }  # fmt: skip
+    wrong = [name for name, fit in fits.items() if not fit]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)}: the shapes or types do not fit the run they describe")

@@ -1,0 +1,52 @@
+"""Stage 3: pictures to latents, which are a distribution, and back (Kingma & Welling, 2014; Rombach et al., 2022)."""
+
+from dataclasses import dataclass
+
+import torch
+from diffusers.image_processor import VaeImageProcessor
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from .model import StableDiffusion
+from .records import Record
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LatentDistribution(Record):
+    """A picture's normal distribution over latents and one sample of it, all scaled for the UNet (variance near 1)."""
+
+    mean: Float[Tensor, "1 channels height width"]
+    std: Float[Tensor, "1 channels height width"]
+    latents: Float[Tensor, "1 channels height width"]
+
+
+@torch.no_grad()
+def image_to_latents(model: StableDiffusion, picture: Image.Image, seed: int = 0) -> LatentDistribution:
+    """Encode `picture`; `seed` fixes the sample. Height and width must be multiples of 8, else ValueError."""
+    factor = model.vae_scale_factor
+    if picture.width % factor or picture.height % factor:
+        nearest = tuple(max(1, round(edge / factor)) * factor for edge in picture.size)
+        raise ValueError(f"expected a picture whose edges are multiples of {factor}, got {picture.width} x {picture.height}; "
+                         f"the nearest is picture.resize({nearest})")  # fmt: skip
+    pixels = VaeImageProcessor(vae_scale_factor=factor).preprocess(picture.convert("RGB")).to(model.device, model.dtype)
+    posterior = model.vae.encode(pixels).latent_dist
+    scale, shift = model.vae.config.scaling_factor, _shift(model)
+    mean, std = (posterior.mean - shift) * scale, posterior.std * scale
+    noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed)).to(mean)
+    return LatentDistribution(mean, std, mean + std * noise)
+
+
+@torch.no_grad()
+def latents_to_image(model: StableDiffusion, latents: Float[Tensor, "1 channels height width"]) -> Image.Image:
+    """Decode latents that are scaled for the UNet. Raises ValueError for any other shape than (1, channels, h, w)."""
+    channels = model.vae.config.latent_channels
+    if latents.ndim != 4 or latents.shape[:2] != (1, channels):
+        raise ValueError(f"expected latents of shape (1, {channels}, height/8, width/8), got {tuple(latents.shape)}")
+    latents = latents.to(model.device, model.dtype)
+    decoded = model.vae.decode(latents / model.vae.config.scaling_factor + _shift(model)).sample
+    return VaeImageProcessor(vae_scale_factor=model.vae_scale_factor).postprocess(decoded)[0]
+
+
+def _shift(model):
+    return getattr(model.vae.config, "shift_factor", None) or 0.0

@@ -1,0 +1,153 @@
+"""The command: what it makes, what it says, and that a mistake never ends in a traceback."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import sdteach
+from sdteach import cli
+
+
+@pytest.fixture
+def sdteach_command(tmp_path, monkeypatch, capsys):
+    """Run the command in this process, in an empty folder -> (status, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SDTEACH_MODEL", raising=False)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["sdteach", *map(str, arguments)])
+        try:
+            status = cli.main() or 0
+        except SystemExit as ended:
+            status = ended.code or 0
+        out = capsys.readouterr()
+        assert "Traceback" not in out.err
+        return status, out.out, out.err
+
+    return run
+
+
+def test_generate_makes_the_picture_the_trace_and_the_sheet(sdteach_command, tmp_path, model):
+    status, out, _ = sdteach_command("generate", "a red car below a yellow star", "--out", "new/car.png", "--trace", "run.safetensors",
+                                     "--sheet", "sheet.png", "--steps", 3, "--seed", 4, "--device", "cpu")  # fmt: skip
+    assert status == 0
+    expected = sdteach.generate(model, "a red car below a yellow star", steps=3, seed=4).pixels
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "new" / "car.png")), expected)
+    assert np.array_equal(sdteach.Trace.load(tmp_path / "run.safetensors").pixels, expected)
+    assert Image.open(tmp_path / "sheet.png").width > 1500
+    assert "new/car.png" in out
+    assert "run.safetensors" in out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "run.safetensors", "sheet.png"]
+
+
+def test_every_option_reaches_the_run(sdteach_command, tmp_path, random_folders):
+    status, _, _ = sdteach_command("generate", "a boat", "--out", "a.jpg", "--trace", "a.safetensors", "--model", random_folders["epsilon"],
+                                   "--steps", 2, "--seed", 9, "--guidance-scale", 3, "--negative-prompt", "snow", "--height", 40, "--width",
+                                   56, "--scheduler", "DDIMScheduler", "--device", "cpu")  # fmt: skip
+    assert status == 0
+    trace = sdteach.Trace.load(tmp_path / "a.safetensors")
+    assert (trace.prompt, trace.negative_prompt, trace.seed, trace.guidance_scale) == ("a boat", "snow", 9, 3.0)
+    assert (trace.height, trace.width, trace.scheduler, len(trace.steps)) == (40, 56, "DDIMScheduler", 2)
+    assert Image.open(tmp_path / "a.jpg").format == "JPEG"
+
+
+@pytest.mark.parametrize(("arguments", "hint"), [
+    (["--out", "a.png", "--height", "100"], "the nearest is 96"), (["--out", "a.png", "--steps", "0"], "from 1 to 1000"),
+    (["--out", "a.png", "--seed", "-1"], "seed"), (["--out", "a.png", "--scheduler", "Magic"], "EulerDiscreteScheduler"),
+    (["--out", "a.png", "--model", "nowhere"], "picturebook"), (["--out", "a.png", "--device", "cuda:77"], "expected a device"),
+    (["--out", "a.png", "--guidance-scale", "nan"], "guidance_scale"), (["--out", "."], "folder"), (["--out", "a.xyz"], ".png"),
+    (["--out", "a"], ".png"), (["--out", "file/a.png"], "cannot write"), (["--out", "a.png", "--sheet", "s.txt"], ".png"),
+    (["--out", "a.png", "--trace", "file/t.safetensors"], "cannot write"), (["--out", "a.png", "--steps", "many"], "steps"), ([], "--out"),
+    (["--out", "new/a.xyz"], ".png"),
+    (["--out", "a.png", "--sheet", "./a.png"], "a file of its own"), (["--out", "a.png", "--nonsense"], "--nonsense"),
+])  # fmt: skip
+def test_a_mistake_is_explained_before_any_work(sdteach_command, tmp_path, arguments, hint):
+    (tmp_path / "file").write_text("in the way")
+    status, _, err = sdteach_command("generate", "a boat", *arguments)
+    assert status not in (0, None)
+    assert hint in " ".join(err.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_to(sdteach_command, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    status, _, err = sdteach_command("generate", "a boat", "--out", "locked/a.png")
+    assert status == 1
+    assert "cannot write" in err
+
+
+def test_an_existing_picture_is_replaced_only_as_a_whole(sdteach_command, tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_bytes(b"old")
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("crash")))
+    status, _, err = sdteach_command("generate", "a boat", "--out", "a.png", "--steps", 1)
+    assert status == 1
+    assert "crash" in err
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
+
+
+@pytest.mark.parametrize("prompt", ["", "   ", "\U0001f697\U0001f984", "سيارة حمراء", "\x00\x1b[31m\x07", "a " * 50_000, "[bold]$x$</b>",
+                                    "<script>alert(1)</script>"])  # fmt: skip
+def test_any_prompt_works_and_is_shown_as_it_is(sdteach_command, tmp_path, prompt):
+    status, _, err = sdteach_command("generate", "--out", "a.png", "--sheet", "s.png", "--steps", 1, "--", prompt)
+    assert status == 0, err
+    assert Image.open(tmp_path / "s.png").size[0] > 100
+    assert "\x1b[31m" not in err
+
+
+def test_notes_name_unknown_and_dropped_words(sdteach_command):
+    status, _, err = sdteach_command("generate", "a zebra " + "red " * 80, "--out", "a.png", "--steps", 1)
+    assert status == 0
+    assert "zebra" in err
+    assert "longer than 77" in err
+
+
+def test_interrupted_it_keeps_what_it_has(sdteach_command, tmp_path, monkeypatch):
+    from sdteach import pipeline
+
+    predict, counted = pipeline.predict, []
+
+    def interrupted(*arguments):
+        counted.append(1)
+        if len(counted) > 2:
+            raise KeyboardInterrupt
+        return predict(*arguments)
+
+    monkeypatch.setattr(pipeline, "predict", interrupted)
+    status, _, err = sdteach_command("generate", "a boat", "--out", "a.png", "--trace", "t.safetensors", "--steps", 5)
+    assert status == 130
+    assert "Stopped early" in err
+    assert len(sdteach.Trace.load(tmp_path / "t.safetensors").steps) == 2
+
+
+def test_doctor(sdteach_command, monkeypatch, tmp_path):
+    status, out, _ = sdteach_command("doctor")
+    assert status == 0, out
+    assert "All is well" in out
+    for expected in ("torch", "diffusers", "checkpoint", "this folder", "a picture"):
+        assert expected in out
+    monkeypatch.setattr("sdteach.doctor.data_folder", lambda name: tmp_path)
+    status, out, _ = sdteach_command("doctor")
+    assert status == 1
+    assert "SHA256SUMS" in out
+    assert "1 to mend" in out
+
+
+def test_train_refuses_what_it_does_not_know(sdteach_command, tmp_path):
+    for arguments, hint in ((["--stage", "gan"], "scenes, clip"), (["--mixed-precision", "int4"], "bf16"), (["--share", "7"], "--share")):
+        status, _, err = sdteach_command("train", tmp_path / "run", *arguments)
+        assert status != 0
+        assert hint in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", [[], ["generate"], ["doctor"], ["train"]])
+def test_help_has_examples(command):
+    code = "from sdteach.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, *command, "--help"], capture_output=True, text=True, check=True)
+    assert "Example" in done.stdout or not command
+    assert "torch" not in done.stderr

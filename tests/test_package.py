@@ -1,0 +1,74 @@
+"""The package as a newcomer meets it: light to import, whole as a wheel, and its rooms keep to their rules."""
+
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from conftest import ROOT
+
+
+def test_importing_is_light(isolated):
+    code = """
+import sys
+import sdteach
+assert not {"torch", "numpy", "diffusers", "matplotlib"} & set(sys.modules)
+assert set(sdteach.__all__) <= set(dir(sdteach))
+"""
+    done = isolated(code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_public_name_is_there_and_others_are_explained():
+    import sdteach
+
+    for name in sdteach.__all__:
+        assert getattr(sdteach, name).__doc__, name
+    with pytest.raises(AttributeError, match="load_model"):
+        sdteach.load_models  # noqa: B018
+
+
+@pytest.mark.parametrize("check", [["ruff", "check", "."], ["ruff", "format", "--check", "."]])
+def test_style(check):
+    done = subprocess.run([sys.executable, "-m", *check], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_rooms_import_only_what_they_may():
+    code = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    done = subprocess.run([sys.executable, "-c", code, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 broken" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT]
+    subprocess.run(command, check=True, capture_output=True)
+    return next(folder.glob("*.whl"))
+
+
+def test_the_wheel_carries_assets_and_lessons(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    parts = ("assets/picturebook/model_index.json", "assets/picturebook/vocabulary.txt", "lessons/README.md",
+             "assets/picturebook/unet/diffusion_pytorch_model.safetensors")  # fmt: skip
+    for expected in (f"sdteach/_data/{part}" for part in parts):
+        assert expected in names, expected
+    assert not [name for name in names if name.startswith(("tests/", "assets/", "lessons/"))]
+
+
+def test_the_unpacked_wheel_makes_a_picture_in_an_empty_folder_without_a_network(wheel, isolated, tmp_path_factory, tmp_path):
+    """Installed elsewhere, far from the checkout: the packaged checkpoint is found and used."""
+    installed = tmp_path_factory.mktemp("installed")
+    zipfile.ZipFile(wheel).extractall(installed)
+    code = """
+import sys, sdteach
+from sdteach.cli import main
+assert sys.argv.pop(1) in sdteach.__file__
+main()
+"""
+    done = isolated(code, installed, "generate", "a red car", "--out", "car.png", "--steps", "2", path=installed)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["car.png"]

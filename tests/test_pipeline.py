@@ -1,0 +1,220 @@
+"""The loop equals diffusers, bit for bit, with everything recorded; and bad input is refused before any work."""
+
+import dataclasses
+import math
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import sdteach
+from sdteach import pipeline
+
+from conftest import PICTUREBOOK, random_folder
+
+SCHEDULERS = [
+    None, "PNDMScheduler", "DDIMScheduler", "DDPMScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler",
+    "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "UniPCMultistepScheduler", "HeunDiscreteScheduler", "LCMScheduler",
+    "TCDScheduler", "DEISMultistepScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler",
+]  # fmt: skip
+
+
+def latents_of(trace):
+    return torch.from_numpy(trace.final_latents)
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 7.5])
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_equals_diffusers_on_random_weights(random_folders, diffusers_latents, scheduler, kind, guidance_scale):
+    folder = random_folders[kind]
+    cls = scheduler and getattr(diffusers, scheduler)
+    expected = diffusers_latents(folder, cls, prompt="a red cat's hat", negative_prompt="blue", num_inference_steps=5, seed=7,
+                                 guidance_scale=guidance_scale, height=104, width=72)  # fmt: skip
+    model = sdteach.load_model(folder, device="cpu")
+    trace = sdteach.generate(model, "a red cat's hat", "blue", 5, guidance_scale, 7, 104, 72, scheduler)
+    assert torch.equal(latents_of(trace), expected)
+
+
+@pytest.mark.parametrize("scheduler", [None, "DDIMScheduler", "EulerDiscreteScheduler", "UniPCMultistepScheduler"])
+@pytest.mark.parametrize(("prompt", "negative", "guidance_scale", "size"), [
+    ("a red car below a yellow star", "", 7.5, (128, 128)), ("a small blue fish", "a house", 3.0, (104, 72)), ("", "", 1.0, (64, 136)),
+])  # fmt: skip
+def test_equals_diffusers_on_picturebook(model, diffusers_latents, scheduler, prompt, negative, guidance_scale, size):
+    cls = scheduler and getattr(diffusers, scheduler)
+    expected = diffusers_latents(PICTUREBOOK, cls, prompt=prompt, negative_prompt=negative, num_inference_steps=6, seed=5,
+                                 guidance_scale=guidance_scale, height=size[0], width=size[1])  # fmt: skip
+    trace = sdteach.generate(model, prompt, negative, 6, guidance_scale, 5, *size, scheduler)
+    assert torch.equal(latents_of(trace), expected)
+
+
+def test_the_bare_pipeline_on_the_folder_makes_the_same_picture(model):
+    bare = StableDiffusionPipeline.from_pretrained(PICTUREBOOK)
+    picture = bare("a red car", num_inference_steps=5, generator=torch.Generator().manual_seed(2)).images[0]
+    assert np.array_equal(np.asarray(picture), sdteach.generate(model, "a red car", steps=5, seed=2).pixels)
+
+
+def test_equals_diffusers_where_the_unet_takes_the_guidance_scale(tmp_path, diffusers_latents):
+    folder = random_folder(tmp_path, time_cond_proj_dim=14)
+    expected = diffusers_latents(folder, diffusers.LCMScheduler, prompt="a boat", num_inference_steps=3, guidance_scale=6.0)
+    model = sdteach.load_model(folder, device="cpu")
+    trace = sdteach.generate(model, "a boat", steps=3, guidance_scale=6.0, scheduler="LCMScheduler")
+    assert torch.equal(latents_of(trace), expected)
+    assert trace.steps[0].noise_uncond is None
+
+
+@pytest.mark.parametrize("scheduler", ["DDIMScheduler", "EulerDiscreteScheduler", "DDPMScheduler", "HeunDiscreteScheduler"])
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_predicted_x0_is_the_samplers_own(random_folders, scheduler, kind):
+    """The schedulers that tell their predicted x0 tell the one that the trace holds."""
+    model = sdteach.load_model(random_folders[kind], device="cpu")
+    sampler = getattr(diffusers, scheduler).from_config(model.scheduler.config)
+    sampler.set_timesteps(5)
+    latents, generator = torch.randn(1, 4, 9, 9, generator=torch.Generator().manual_seed(3)) * sampler.init_noise_sigma, torch.Generator()
+    text, negative = sdteach.encode_text(model, "a boat"), sdteach.encode_text(model, "")
+    for timestep in sampler.timesteps:
+        step = sdteach.unet_step(model, sampler.scale_model_input(latents, timestep), timestep, text, negative)
+        options = {"generator": generator} if scheduler != "HeunDiscreteScheduler" else {}
+        out = sampler.step(step.model_output, timestep, latents, **options)
+        if hasattr(out, "pred_original_sample") and (scheduler != "HeunDiscreteScheduler" or sampler.state_in_first_order):
+            torch.testing.assert_close(step.predicted_x0, out.pred_original_sample, rtol=2e-4, atol=2e-3)
+        latents = out.prev_sample
+
+
+def test_each_recorded_step_can_be_taken_again_alone(model):
+    trace = sdteach.generate(model, "a red car", "snow", steps=4, seed=9, height=72, width=104)
+    text, negative = sdteach.encode_text(model, "a red car"), sdteach.encode_text(model, "snow")
+    assert [step.timestep for step in trace.steps] == [751.0, 501.0, 501.0, 251.0, 1.0]
+    for step in trace.steps:
+        again = sdteach.unet_step(model, torch.from_numpy(step.latents), step.timestep, text, negative)
+        for name in ("noise", "noise_text", "noise_uncond", "predicted_x0"):
+            assert np.array_equal(getattr(again, name).numpy(), getattr(step, name)), name
+
+
+def test_denoise_yields_what_generate_keeps(model):
+    steps = list(sdteach.denoise(model, "a boat", steps=3, seed=4, guidance_scale=1))
+    trace = sdteach.generate(model, "a boat", steps=3, seed=4, guidance_scale=1)
+    assert np.array_equal(steps[-1].next_latents.numpy(), trace.final_latents)
+    assert [step.index for step in steps] == [0, 1, 2, 3]
+    for step, record in zip(steps, trace.steps, strict=True):
+        for name in ("latents", "noise", "noise_text", "predicted_x0"):
+            assert np.array_equal(getattr(step, name).numpy(), getattr(record, name)), name
+        assert step.attention.keys() == record.attention.keys()
+        assert record.x0 is record.predicted_x0
+    assert all(step.noise_uncond is None for step in trace.steps)
+
+
+def test_the_same_seed_gives_the_same_picture_and_another_seed_another(model):
+    first, again, other = (sdteach.generate(model, "a boat", steps=2, seed=seed).pixels for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_noise_is_drawn_on_the_cpu_in_float32(model):
+    step = next(sdteach.denoise(model, "a boat", seed=6))
+    assert torch.equal(step.latents, torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(6)))
+
+
+def test_collect_keeps_only_what_it_names(model):
+    trace = sdteach.generate(model, "a boat", steps=3, collect=("latents", "preview"))
+    assert trace.steps[0].latents is not None
+    assert trace.steps[0].noise is None
+    assert trace.steps[0].attention is None
+    previews = [step.preview for step in trace.steps]
+    expected = sdteach.latents_to_image(model, torch.from_numpy(trace.steps[1].predicted_x0))
+    assert np.array_equal(previews[1], np.asarray(expected))
+    with pytest.raises(ValueError, match="without"):
+        trace.heat_map("boat")
+    for wrong in (("image",), "latents", ("latents", "everything")):
+        with pytest.raises(ValueError, match="expected collect"):
+            sdteach.generate(model, "a boat", collect=wrong)
+
+
+@pytest.mark.parametrize(("option", "value", "hint"), [
+    ("height", 100, "nearest is 96"), ("width", 127, "nearest is 128"), ("height", 0, "nearest is 8"), ("width", -8, "nearest is 8"),
+    ("height", 10**9, "nearest is 4096"), ("height", 64.0, "nearest is 64"), ("width", "64", "nearest is 128"), ("width", True, "width"),
+    ("height", math.nan, "nearest is 128"), ("height", math.inf, "nearest is 128"),
+    ("steps", 0, "1 to 1000"), ("steps", 1001, "1 to 1000"), ("steps", 2.5, "whole"), ("steps", None, "whole"), ("steps", True, "whole"),
+    ("guidance_scale", -1, "0 to 100"), ("guidance_scale", math.nan, "0 to 100"), ("guidance_scale", "7", "0 to 100"),
+    ("guidance_scale", math.inf, "0 to 100"), ("seed", -1, "2\\*\\*63"), ("seed", 2**63, "2\\*\\*63"), ("seed", 0.5, "whole"),
+    ("scheduler", "Euler", "EulerDiscreteScheduler"), ("scheduler", "EDMEulerScheduler", "expected scheduler"),
+    ("scheduler", "StableDiffusionPipeline", "expected scheduler"), ("scheduler", "FlowMatchEulerDiscreteScheduler", "expected scheduler"),
+    ("prompt", None, "str"), ("prompt", ["a", "b"], "str"), ("negative_prompt", 3, "str"),
+])  # fmt: skip
+def test_bad_values_are_refused_before_any_work(model, option, value, hint):
+    with pytest.raises(ValueError, match=hint):
+        sdteach.denoise(model, **{"prompt": "a boat", option: value})
+
+
+def test_a_sampler_whose_library_is_missing_says_so(model, monkeypatch):
+    class LMSDiscreteScheduler:
+        @classmethod
+        def from_config(cls, config):
+            raise ImportError("needs the scipy library")
+
+    monkeypatch.setattr(diffusers, "LMSDiscreteScheduler", LMSDiscreteScheduler)
+    with pytest.raises(ValueError, match="scipy"):
+        sdteach.denoise(model, "a boat", scheduler="LMSDiscreteScheduler")
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(1, 14), st.integers(1, 14), st.sampled_from([1.0, 4.0]))
+def test_any_size_in_eighths_works(model, rows, columns, guidance_scale):
+    trace = sdteach.generate(model, "a boat", steps=1, height=8 * rows, width=8 * columns, guidance_scale=guidance_scale)
+    assert trace.pixels.shape == (8 * rows, 8 * columns, 3)
+    assert trace.heat_map("boat").shape == (rows, columns)
+    for maps in trace.steps[0].attention.values():
+        np.testing.assert_allclose(maps.sum(0), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("calls", [1, 3])
+def test_an_interrupted_run_returns_what_it_has_and_leaves_no_trace_in_the_model(model, monkeypatch, calls, tmp_path):
+    whole = sdteach.generate(model, "a red car", steps=4)
+    processors = {name: id(layer.processor) for name, layer in model.unet.named_modules() if hasattr(layer, "processor")}
+    predict, counted = pipeline.predict, []
+
+    def interrupted(*arguments):
+        counted.append(1)
+        if len(counted) > calls:
+            raise KeyboardInterrupt
+        return predict(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "predict", interrupted)
+        partial = sdteach.generate(model, "a red car", steps=4)
+    assert not partial.complete
+    assert len(partial.steps) == calls
+    for step, expected in zip(partial.steps, whole.steps, strict=False):
+        assert np.array_equal(step.noise, expected.noise)
+    assert np.array_equal(partial.final_latents, partial.steps[-1].predicted_x0)
+    partial.save(tmp_path / "partial.safetensors")
+    assert not sdteach.Trace.load(tmp_path / "partial.safetensors").complete
+    assert {name: id(layer.processor) for name, layer in model.unet.named_modules() if hasattr(layer, "processor")} == processors
+    assert np.array_equal(sdteach.generate(model, "a red car", steps=4).pixels, whole.pixels)
+
+
+def test_interrupted_before_the_first_step_it_has_nothing_to_return(model, monkeypatch):
+    monkeypatch.setattr(pipeline, "predict", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        sdteach.generate(model, "a boat", steps=2)
+
+
+def test_a_safety_checker_that_objects_withholds_the_picture(model):
+    class Checker(torch.nn.Module):
+        def __init__(self, answer):
+            super().__init__()
+            self.answer = answer
+
+        def forward(self, images, clip_input):
+            return images, [self.answer]
+
+    fine, objecting = (dataclasses.replace(model, safety_checker=Checker(answer)) for answer in (False, True))
+    plain = sdteach.generate(model, "a boat", steps=1).pixels
+    assert np.array_equal(sdteach.generate(fine, "a boat", steps=1).pixels, plain)
+    card = sdteach.generate(objecting, "a boat", steps=1).pixels
+    assert (card == np.array([90, 90, 96], np.uint8)).all(-1).mean() > 0.5
+    assert (card > 200).all(-1).any()

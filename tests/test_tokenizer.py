@@ -1,0 +1,118 @@
+"""Tokens: diffusers' own call, the words they belong to, what is dropped, what is unknown."""
+
+import re
+import string
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import sdteach
+
+anything = st.text(st.characters(codec=None, categories=None), max_size=120)
+
+
+def ids_of(model, prompt):
+    return model.tokenizer(prompt, padding="max_length", max_length=77, truncation=True, return_tensors="np").input_ids[0]
+
+
+def test_the_known_sentence(random_model):
+    tokens = sdteach.tokenize(random_model, "a photo of an astronaut riding a horse")
+    assert tokens.ids[:10].tolist() == [49406, 320, 1125, 539, 550, 18376, 6765, 320, 4558, 49407]
+    assert tokens.words == ("a", "photo", "of", "an", "astronaut", "riding", "a", "horse")
+    assert tokens.pieces[5] == "astronaut</w>"
+    assert tokens.end == 9
+    assert tokens.dropped == ""
+
+
+@pytest.mark.parametrize(("prompt", "word", "places"), [
+    ("a red car", "car", (3,)), ("a car and a CAR", "car", (2, 5)), ("a carpet for a car", "car", (5,)), ("a red car", "red car", (2, 3)),
+    ("the year 2024, again", "2024", (3, 4, 5, 6)), ("don't stop", "don't", (1, 2)), ("a supercalifragilistic day", "day", None),
+    ("an ice-cream van", "ice-cream", (2, 3, 4)), ("red, car", ",", (2,)),
+])  # fmt: skip
+def test_a_words_places(random_model, prompt, word, places):
+    tokens = sdteach.tokenize(random_model, prompt)
+    found = tokens.places(word)
+    if places is not None:
+        assert found == places
+    spelled = "".join(tokens.pieces[place].replace("</w>", "") for place in found)
+    assert word.lower().replace(" ", "") in spelled.lower() * 1
+
+
+def test_words_of_several_pieces_and_repeated_words(random_model):
+    tokens = sdteach.tokenize(random_model, "a supercalifragilistic cat, a cat")
+    assert len(tokens.places("supercalifragilistic")) > 3
+    first, second = (i for i, word in enumerate(tokens.words) if word == "cat")
+    assert tokens.places("cat") == tokens.places(first) + tokens.places(second)
+    assert tokens.places(first) != tokens.places(second)
+
+
+@pytest.mark.parametrize("word", ["ca", "cars", "", "blue", 7, -1])
+def test_a_word_that_is_not_there(random_model, word):
+    with pytest.raises(ValueError, match="car"):
+        sdteach.tokenize(random_model, "a red car").places(word)
+
+
+def test_what_does_not_fit_is_quoted(random_model):
+    prompt = "one " * 74 + "last dropped words"
+    with pytest.warns(UserWarning, match="'dropped words'"):
+        tokens = sdteach.tokenize(random_model, prompt)
+    assert tokens.dropped == "dropped words"
+    assert tokens.words[-1] == "last"
+    assert np.array_equal(tokens.ids, ids_of(random_model, prompt))
+
+
+def test_a_prompt_that_just_fits_drops_nothing(random_model, recwarn):
+    tokens = sdteach.tokenize(random_model, "one " * 75)
+    assert tokens.dropped == ""
+    assert tokens.end == 76
+    assert not recwarn
+
+
+def test_a_prompt_of_a_hundred_thousand_letters(random_model):
+    with pytest.warns(UserWarning, match="longer") as caught:
+        tokens = sdteach.tokenize(random_model, "ab " * 33_334)
+    assert len(tokens.dropped) > 90_000
+    assert len(str(caught[0].message)) < 400
+
+
+def test_unknown_words_are_named(model, recwarn):
+    sdteach.tokenize(model, "A small RED car, above a white star at night!")
+    assert not recwarn
+    with pytest.warns(UserWarning, match="'zebra, wearing'"):
+        sdteach.tokenize(model, "a zebra wearing a red star")
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(anything)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_any_text_works(random_model, prompt):
+    tokens = sdteach.tokenize(random_model, prompt)
+    assert tokens.ids.shape == tokens.word_of.shape == (77,)
+    assert tokens.ids[0] == 49406
+    assert tokens.ids[tokens.end] == 49407
+    assert (tokens.word_of[tokens.end :] == -1).all()
+    owned = tokens.word_of[1 : tokens.end]
+    assert sorted(set(owned.tolist()) - {-1}) == list(range(len(tokens.words)))
+    for index, word in enumerate(tokens.words):
+        assert set(tokens.places(index)) <= set(tokens.places(word))
+    if prompt.isascii() and prompt.isprintable():
+        assert (owned >= 0).all()
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.text(string.ascii_letters + string.digits, min_size=1, max_size=9), max_size=9))
+def test_plain_words_come_back_and_ids_are_diffusers(random_model, words):
+    tokens = sdteach.tokenize(random_model, " ".join(words))
+    assert np.array_equal(tokens.ids, ids_of(random_model, " ".join(words)))
+    assert list(tokens.words) == words
+    for index, word in enumerate(words):
+        spelled = "".join(re.sub("</w>$", "", tokens.pieces[place]) for place in tokens.places(index))
+        assert spelled == word.lower()
+
+
+@pytest.mark.parametrize("prompt", [None, 3, b"bytes", ["a"]])
+def test_only_text_is_text(model, prompt):
+    with pytest.raises(ValueError, match="str"):
+        sdteach.tokenize(model, prompt)

@@ -1,0 +1,217 @@
+"""Traces: aggregation by hand, save and load exactly, every damaged byte noticed, no torch needed."""
+
+import copy
+import dataclasses
+import os
+
+import jaxtyping
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.numpy import save
+
+import sdteach
+from sdteach import records
+from sdteach import trace as trace_module
+
+
+@pytest.fixture(scope="module")
+def trace(model):
+    return sdteach.generate(model, 'a red car "x" $y$ <b>\U0001f697</b> "sha256": "' + "0" * 64, "snow", steps=2, height=72, width=40,
+                            collect=("latents", "noise", "x0", "attention", "preview"))  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def saved(trace, tmp_path_factory):
+    path = tmp_path_factory.mktemp("trace") / "run.safetensors"
+    trace.save(path)
+    return path.read_bytes()
+
+
+def same(first, second):
+    for field in dataclasses.fields(first):
+        a, b = getattr(first, field.name), getattr(second, field.name)
+        if dataclasses.is_dataclass(a):
+            same(a, b)
+        elif isinstance(a, np.ndarray):
+            assert a.dtype == b.dtype
+            assert np.array_equal(a, b), field.name
+        elif field.name == "attention" and a is not None:
+            assert all(np.array_equal(a[name], b[name]) for name in a | b)
+        elif field.name != "steps":
+            assert a == b, field.name
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("collect", [(), ("latents",), ("noise", "x0"), ("attention",), ("latents", "noise", "x0", "attention", "preview")])
+@pytest.mark.parametrize("guidance_scale", [1, 7.5])
+def test_what_is_saved_comes_back(model, tmp_path, collect, guidance_scale):
+    trace = sdteach.generate(model, "a red car", steps=3, guidance_scale=guidance_scale, collect=collect, width=40)
+    trace.save(tmp_path / "a" / "run.safetensors")
+    loaded = sdteach.Trace.load(tmp_path / "a" / "run.safetensors")
+    same(trace, loaded)
+    for step, other in zip(trace.steps, loaded.steps, strict=True):
+        same(step, other)
+    if "attention" in collect:
+        assert np.array_equal(trace.heat_map("car"), loaded.heat_map("car"))
+    assert np.array_equal(np.asarray(loaded.image), trace.pixels)
+
+
+def test_saving_is_deterministic_and_replaces_a_file_whole(trace, saved, tmp_path, monkeypatch):
+    path = tmp_path / "run.safetensors"
+    path.write_bytes(b"old")
+    trace.save(path)
+    assert path.read_bytes() == saved
+    path.write_bytes(b"old")
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("crash")))
+    with pytest.raises(OSError, match="crash"):
+        trace.save(path)
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"old"]
+
+
+def test_a_prompt_that_quotes_a_digest_loads(saved, trace, tmp_path):
+    path = tmp_path / "run.safetensors"
+    path.write_bytes(saved)
+    assert sdteach.Trace.load(path).prompt == trace.prompt
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(st.characters(codec=None, categories=None), max_size=60), st.floats(0, 100), st.integers(0, 2**63 - 1))
+def test_any_prompt_and_number_comes_back(trace, tmp_path, prompt, guidance_scale, seed):
+    changed = altered(trace, prompt=prompt, negative_prompt=prompt[::-1], guidance_scale=guidance_scale, seed=seed)
+    changed.save(tmp_path / "run.safetensors")
+    same(changed, sdteach.Trace.load(tmp_path / "run.safetensors"))
+
+
+def refused(tmp_path, data, match=None):
+    path = tmp_path / "damaged.safetensors"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=match) as error:
+        sdteach.Trace.load(path)
+    assert "damaged.safetensors" in str(error.value)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_changed_byte_is_noticed(saved, tmp_path, data):
+    header = int.from_bytes(saved[:8], "little") + 8
+    place = data.draw(st.one_of(st.integers(0, 7), st.integers(8, header - 1), st.integers(header, len(saved) - 1)))
+    value = data.draw(st.integers(0, 255).filter(lambda value: value != saved[place]))
+    refused(tmp_path, saved[:place] + bytes([value]) + saved[place + 1 :])
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_other_length_is_noticed(saved, tmp_path, data):
+    refused(tmp_path, saved[: data.draw(st.integers(0, len(saved) - 1))])
+    refused(tmp_path, saved + data.draw(st.binary(min_size=1, max_size=20)))
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=200))
+def test_anything_else_is_refused(tmp_path, data):
+    refused(tmp_path, data)
+    refused(tmp_path, len(data).to_bytes(8, "little") + data)
+
+
+@pytest.mark.parametrize("header", [b"[" * 100_000, b'{"a":' * 50_000, b"{}", b"[]", b"null", b'{"__metadata__":{"sdteach":"{}"}}',
+                                    b'{"x":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4000000000000]}}',
+                                    b'{"x":{"dtype":"F32","shape":[0],"data_offsets":[0,-99]}}', b'{"x":3}'])  # fmt: skip
+def test_hostile_headers(tmp_path, header):
+    refused(tmp_path, len(header).to_bytes(8, "little") + header)
+
+
+def test_a_header_that_claims_to_be_huge(tmp_path):
+    refused(tmp_path, (2**62).to_bytes(8, "little") + b"{}" * 50)
+
+
+def altered(record, **changes):
+    """A copy with parts of any type: the records' own checks would refuse to make some of them."""
+    other = copy.copy(record)
+    for name, value in changes.items():
+        object.__setattr__(other, name, value)
+    return other
+
+
+def test_well_signed_nonsense_is_refused(trace, tmp_path):
+    jaxtyping.config.update("jaxtyping_disable", True)  # a user's process does not check shapes: load must
+    try:
+        refuse_nonsense(trace, tmp_path)
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def refuse_nonsense(trace, tmp_path):
+    nan = trace.text.copy()
+    nan[3, 5] = np.nan
+    step = trace.steps[0]
+    cases = {
+        "finite": {"text": nan}, "pixels": {"pixels": trace.pixels[:-8]}, "text": {"text": trace.text[:5]},
+        "final_latents": {"final_latents": trace.final_latents[0]}, "seed": {"seed": "0"}, "complete": {"complete": 1},
+        "timesteps": {"steps": (altered(step, timestep="1"),)},
+        "tokens": {"tokens": altered(trace.tokens, word_of=trace.tokens.word_of + 99)},
+        "attention": {"steps": (altered(step, attention={"a": np.ones((2, 3, 3), np.float32)}),)},
+        "steps": {"steps": (altered(step, latents=np.ones((1, 4, 2, 2), np.float32)),)},
+        "preview": {"steps": (altered(step, preview=np.ones((2, 2), np.uint8)),)},
+    }  # fmt: skip
+    for reason, changes in cases.items():
+        refused(tmp_path, trace_module._to_bytes(altered(trace, **changes)), reason)
+
+
+def test_another_version_and_extra_tensors_are_refused(trace, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(trace_module, "VERSION", 99)
+        other = trace_module._to_bytes(trace)
+    refused(tmp_path, other, "expected version 1, got 99")
+    with monkeypatch.context() as patch:
+        patch.setattr(trace_module, "save", lambda arrays, metadata: save(arrays | {"extra": np.zeros(3, np.float32)}, metadata))
+        other = trace_module._to_bytes(trace)
+    refused(tmp_path, other, "not exactly")
+
+
+def test_a_missing_file_is_missing(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        sdteach.Trace.load(tmp_path / "none.safetensors")
+
+
+def test_loading_and_drawing_need_no_torch(trace, tmp_path, isolated):
+    trace.save(tmp_path / "run.safetensors")
+    code = """
+import sys, sdteach
+from sdteach.plots import contact_sheet
+trace = sdteach.Trace.load(sys.argv[1])
+repr(trace), trace.heat_map("car"), contact_sheet(trace).savefig("sheet.png")
+assert not {"torch", "diffusers", "transformers", "matplotlib.pyplot"} & set(sys.modules)
+"""
+    done = isolated(code, tmp_path / "run.safetensors")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_heat_map_is_the_stretched_mean_over_steps_layers_and_places():
+    rng = np.random.default_rng(0)
+    steps = [{"a": rng.random((6, 5, 7), np.float32), "b": rng.random((6, 3, 4), np.float32)} for _ in range(3)]
+    total = np.zeros((5, 7))
+    for layers in steps:
+        total += layers["a"][[2, 4]].mean(0)
+        total += np.asarray(Image.fromarray(layers["b"][[2, 4]].mean(0)).resize((7, 5), Image.Resampling.BILINEAR))
+    found = records.heat_map(steps, (2, 4), 5, 7)
+    np.testing.assert_allclose(found, (total - total.min()) / (total.max() - total.min()), atol=1e-6)
+    assert found.min() == 0
+    assert found.max() == 1
+    assert not records.heat_map([{"a": np.ones((3, 2, 2), np.float32)}], (1,), 4, 4).any()
+
+
+def test_the_padding_is_summed_so_that_rows_still_sum_to_one(trace):
+    for step in trace.steps:
+        for maps in step.attention.values():
+            assert len(maps) == trace.tokens.end + 2
+            np.testing.assert_allclose(maps.sum(0), 1, atol=1e-5)
+
+
+def test_repr_summarises(trace):
+    text = repr(trace)
+    assert len(text) < 3000
+    assert "text: float32 (77, 128), -" in text
+    assert "attention: {down_blocks" in repr(trace.steps[0])
