@@ -74,8 +74,8 @@ class _Reader:
     def _probabilities(self, query, key):
         """softmax(Q K^T / sqrt(d)) in float32, the queries scaled first, since half precision overflows otherwise."""
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-        places = scores.float().softmax(-1).mean((0, 1)).T
-        return places.unflatten(1, _grid_of(places.shape[1], self.grid))
+        places = scores.softmax(-1, dtype=torch.float32).mean((0, 1)).T
+        return places.view(-1, *_grid_of(places.shape[1], self.grid))
 
 
 def _split_heads(attn, features):

@@ -123,7 +123,7 @@ def _record(step, collect):
     wanted = {name for part in collect for name in PARTS[part]}
     kept = {name: _numpy(getattr(step, name)) for name in wanted if getattr(step, name) is not None}
     if "attention" in collect:
-        kept["attention"] = {layer: _padding_summed(_numpy(maps), step.text.tokens.end) for layer, maps in step.attention.items()}
+        kept["attention"] = _attention(step.attention, step.text.tokens.end)
     return StepRecord(step.index, step.timestep, **kept)
 
 
@@ -131,8 +131,13 @@ def _numpy(tensor):
     return tensor.detach().to("cpu", torch.float32, copy=True).numpy()
 
 
-def _padding_summed(maps, end):
-    return np.concatenate([maps[: end + 1], maps[end + 1 :].sum(0, keepdims=True)])
+def _attention(maps, end):
+    """All layers' maps, the padding's rows summed into one. They travel to the CPU together: one copy instead of one a layer."""
+    together = torch.cat([layer.flatten(1).T for layer in maps.values()])
+    summed = _numpy(torch.cat([together[:, : end + 1], together[:, end + 1 :].sum(1, keepdim=True)], 1))
+    ends = np.cumsum([layer[0].numel() for layer in maps.values()])
+    parts = np.split(summed, ends[:-1])
+    return {name: part.T.reshape(-1, *layer.shape[1:]) for (name, layer), part in zip(maps.items(), parts, strict=True)}
 
 
 def _with_previews(model, records, collect):
