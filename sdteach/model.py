@@ -1,6 +1,5 @@
 """The loaded parts of a Stable Diffusion, and where packaged data lies."""
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,7 +76,7 @@ def load_model(
             pipeline = StableDiffusionPipeline.from_pretrained(
                 source, dtype=dtype, local_files_only=local, use_safetensors=True, **_absent_parts(index)
             )
-        except (OSError, ValueError, KeyError, RuntimeError, json.JSONDecodeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ValueError(f"cannot load {name!r}: {reason}. Tried {'the folder' if local else 'the hub'} {source}; "
                              f"load_model({EMBEDDED!r}) always works, without a network") from error  # fmt: skip
@@ -85,7 +84,6 @@ def load_model(
     if unet.config.in_channels != vae.config.latent_channels:
         raise ValueError(f"expected a text-to-image UNet with {vae.config.latent_channels} input channels, got {unet.config.in_channels}: "
                          f"{name!r} is made for inpainting, upscaling or depth, which this loop does not feed")  # fmt: skip
-    pipeline.set_progress_bar_config(disable=True)
     pipeline.to(device)
     return StableDiffusion(
         name, pipeline.tokenizer, pipeline.text_encoder, _text_projection(pipeline.text_encoder, source, device, dtype),

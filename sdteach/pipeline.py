@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from numbers import Integral, Real
 
@@ -145,7 +145,7 @@ def _with_previews(model, records, collect):
         return records
     shown = set(np.linspace(0, len(records) - 1, PREVIEWS).round().astype(int).tolist())
     return [
-        StepRecord(**vars(record) | {"preview": np.asarray(latents_to_image(model, torch.from_numpy(record.predicted_x0)))})
+        replace(record, preview=np.asarray(latents_to_image(model, torch.from_numpy(record.predicted_x0))))
         if record.index in shown else record
         for record in records
     ]  # fmt: skip

@@ -17,7 +17,8 @@ from .records import Record, StepRecord, Tokens, heat_map
 
 VERSION = 1
 _PER_STEP = ("latents", "noise", "noise_text", "noise_uncond", "predicted_x0")
-_FACTS = ("prompt", "negative_prompt", "model", "scheduler", "guidance_scale", "seed", "height", "width", "complete")
+_FACTS = {"prompt": str, "negative_prompt": str, "model": str, "scheduler": str, "guidance_scale": (int, float), "seed": int,
+          "height": int, "width": int, "complete": bool}  # fmt: skip
 _UNSIGNED = "0" * 64
 
 
@@ -176,9 +177,7 @@ def _assemble(facts, arrays):
 
 def _check(trace):
     """Raise ValueError unless the parts fit each other as `generate` makes them."""
-    kinds = {"prompt": str, "negative_prompt": str, "model": str, "scheduler": str, "guidance_scale": (int, float), "seed": int,
-             "height": int, "width": int, "complete": bool}  # fmt: skip
-    for name, kind in kinds.items():
+    for name, kind in _FACTS.items():
         if not isinstance(getattr(trace, name), kind):
             raise ValueError(f"{name} is a {type(getattr(trace, name)).__name__}")
     latent_shape, places, tokens = trace.final_latents.shape, len(trace.tokens.ids), trace.tokens

@@ -32,11 +32,15 @@ class UNetStep(Record):
 
 @dataclass(frozen=True, eq=False)
 class Conditioning:
-    """The text as the UNet reads it: one row for the prompt, and before it one for the negative prompt if guided."""
+    """The text as the UNet reads it: one row for the prompt, and before it one for the negative prompt if guided.
+
+    `guidance_embedding` is for checkpoints distilled for few steps, which take the scale as an input; else None.
+    """
 
     embeddings: Float[Tensor, "rows places features"]
     keys_values: KeysValues
     guidance_scale: float
+    guidance_embedding: Float[Tensor, "1 size"] | None
 
     @property
     def guided(self) -> bool:
@@ -54,7 +58,7 @@ def condition(model: StableDiffusion, text: TextFeatures, negative: TextFeatures
         raise ValueError("expected text features of a negative prompt for guidance above 1, got None; use encode_text(model, '')")
     rows = [negative.last_hidden_state, text.last_hidden_state] if guided else [text.last_hidden_state]
     embeddings = torch.stack(rows)
-    return Conditioning(embeddings, keys_values(model.unet, embeddings), float(guidance_scale))
+    return Conditioning(embeddings, keys_values(model.unet, embeddings), float(guidance_scale), _guidance_embedding(model, guidance_scale))
 
 
 def unet_step(
@@ -74,7 +78,7 @@ def predict(model: StableDiffusion, latents: Tensor, timestep: int | float | Ten
     batch = torch.cat([latents] * 2) if conditioning.guided else latents
     with reading(model.unet, conditioning.keys_values, latents.shape[2:], len(latents)) as attention:
         output = model.unet(batch, timestep, encoder_hidden_states=conditioning.embeddings,
-                            timestep_cond=_guidance_embedding(model, conditioning, latents), return_dict=False)[0]  # fmt: skip
+                            timestep_cond=conditioning.guidance_embedding, return_dict=False)[0]  # fmt: skip
     uncond, text = output.chunk(2) if conditioning.guided else (None, output)
     guided = uncond + conditioning.guidance_scale * (text - uncond) if conditioning.guided else text
     kept = alpha_cumprod_at(model.scheduler, timestep).to(latents)
@@ -93,12 +97,12 @@ def _noise(model, output, latents, kept):
     raise ValueError(f"expected a checkpoint that predicts epsilon or v_prediction, got {kind!r}")
 
 
-def _guidance_embedding(model, conditioning, latents):
+def _guidance_embedding(model, guidance_scale):
     """Checkpoints distilled for few steps take the guidance scale as an input (Meng et al., 2023)."""
     size = model.unet.config.time_cond_proj_dim
     if size is None:
         return None
     from diffusers import StableDiffusionPipeline
 
-    scale = torch.tensor([conditioning.guidance_scale - 1])
-    return StableDiffusionPipeline.get_guidance_scale_embedding(None, scale, embedding_dim=size).to(latents)
+    scale = torch.tensor([guidance_scale - 1])
+    return StableDiffusionPipeline.get_guidance_scale_embedding(None, scale, embedding_dim=size).to(model.device, model.dtype)

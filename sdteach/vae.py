@@ -31,8 +31,8 @@ def image_to_latents(model: StableDiffusion, picture: Image.Image, seed: int = 0
                          f"the nearest is picture.resize({nearest})")  # fmt: skip
     pixels = VaeImageProcessor(vae_scale_factor=factor).preprocess(picture.convert("RGB")).to(model.device, model.dtype)
     posterior = model.vae.encode(pixels).latent_dist
-    scale, shift = model.vae.config.scaling_factor, _shift(model)
-    mean, std = (posterior.mean - shift) * scale, posterior.std * scale
+    scale = model.vae.config.scaling_factor
+    mean, std = posterior.mean * scale, posterior.std * scale
     noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed)).to(mean)
     return LatentDistribution(mean, std, mean + std * noise)
 
@@ -44,9 +44,5 @@ def latents_to_image(model: StableDiffusion, latents: Float[Tensor, "1 channels 
     if latents.ndim != 4 or latents.shape[:2] != (1, channels):
         raise ValueError(f"expected latents of shape (1, {channels}, height/8, width/8), got {tuple(latents.shape)}")
     latents = latents.to(model.device, model.dtype)
-    decoded = model.vae.decode(latents / model.vae.config.scaling_factor + _shift(model)).sample
+    decoded = model.vae.decode(latents / model.vae.config.scaling_factor).sample
     return VaeImageProcessor(vae_scale_factor=model.vae_scale_factor).postprocess(decoded)[0]
-
-
-def _shift(model):
-    return getattr(model.vae.config, "shift_factor", None) or 0.0

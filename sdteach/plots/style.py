@@ -4,7 +4,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 INK, PAPER, QUIET, LINE = "#26232e", "#ffffff", "#6b6775", "#c9c5d0"
-BLUE, ORANGE, GREEN, PURPLE, SKY = "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9"
+BLUE, ORANGE, GREEN = "#0072b2", "#e69f00", "#009e73"
 TITLE, BODY, SMALL = 22.0, 14.0, 12.0
 
 

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from transformers import CLIPTokenizer
 
 from . import clip, unet, vae
-from .data import HELD_OUT_SEED, draw_scenes
+from .data import HELD_OUT_SEED, draw_scenes, to_tensor
 from .folder import new_scheduler, pack
 from .loop import fit, load_averaged
 from .recipe import Recipe
@@ -26,7 +26,7 @@ def train(work: Path, tokenizer: CLIPTokenizer, recipe: Recipe, stages=STAGES, m
     small = draw_scenes(work / "small", recipe.small_scenes, 64, first_seed=recipe.large_scenes)
     single = draw_scenes(work / "single", recipe.single_scenes, 64, first_seed=recipe.large_scenes + recipe.small_scenes, objects=1)
     held_out = draw_scenes(work / "held_out", recipe.held_out_scenes, 128, first_seed=HELD_OUT_SEED)
-    unseen = clip.to_tensor(held_out.pictures)
+    unseen = to_tensor(held_out.pictures)
     if "clip" in stages:
         torch.manual_seed(recipe.seed)
         batches = partial(clip.pairs, large, tokenizer, recipe.clip.batch)

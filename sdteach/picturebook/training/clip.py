@@ -6,6 +6,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy, normalize
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from .data import to_tensor
+
 WIDTH = 128
 TOWER = dict(hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=4, num_attention_heads=4,
              projection_dim=WIDTH, hidden_act="quick_gelu", dtype="float32")  # fmt: skip
@@ -39,11 +41,6 @@ def pairs(scenes, tokenizer, batch):
         return ids[chosen], to_tensor(scenes.pictures[np.sort(chosen.numpy())])[chosen.argsort().argsort()]
 
     return draw
-
-
-def to_tensor(pictures):
-    """(n, height, width, 3) uint8 -> (n, 3, height, width) float in -1..1, as the towers and the VAE take them."""
-    return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from os import cpu_count, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from tqdm.auto import tqdm
 
 from ..scenes import scene_from_seed
@@ -27,7 +28,10 @@ class DrawnScenes:
 
 
 def draw_scenes(folder: Path, count: int, canvas: int, first_seed: int = 0, objects: int | None = None) -> DrawnScenes:
-    """Draw the scenes of `count` seeds from `first_seed` on into `folder`, or open them if they are there; see `describe`."""
+    """Draw the scenes of `count` seeds from `first_seed` on into `folder`, or open them if they are there; see `describe`.
+
+    Raises ValueError if what is there is another number of scenes or on another canvas.
+    """
     pictures, captions = folder / "pictures.npy", folder / "captions.json"
     if not captions.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -43,9 +47,18 @@ def draw_scenes(folder: Path, count: int, canvas: int, first_seed: int = 0, obje
         sheet.flush()
         replace(part, pictures)
         captions.write_text(json.dumps(texts))
-    return DrawnScenes(np.load(pictures, mmap_mode="r"), json.loads(captions.read_text()))
+    drawn = np.load(pictures, mmap_mode="r")
+    if drawn.shape[:2] != (count, canvas):
+        raise ValueError(f"expected {count} scenes of {canvas} pixels in {folder}, got {drawn.shape[0]} of {drawn.shape[1]}; "
+                         "this folder is another recipe's, name a new one")  # fmt: skip
+    return DrawnScenes(drawn, json.loads(captions.read_text()))
 
 
 def _picture_and_caption(canvas, objects, seed):
     scene = scene_from_seed(seed, canvas, objects)
     return scene.picture, scene.caption
+
+
+def to_tensor(pictures):
+    """(n, height, width, 3) uint8 -> (n, 3, height, width) float in -1..1, as the towers and the VAE take them."""
+    return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1

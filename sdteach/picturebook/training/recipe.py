@@ -1,4 +1,4 @@
-"""The numbers of the training. Two cores, under two hours; see the model card for what they gave."""
+"""The numbers of the training. The model card says what they gave and how long they took."""
 
 from dataclasses import dataclass, replace
 

@@ -7,7 +7,8 @@ from diffusers.training_utils import compute_snr
 from torch import nn
 from tqdm.auto import tqdm
 
-from .clip import WIDTH, to_tensor
+from .clip import WIDTH
+from .data import to_tensor
 
 CAPTION_DROPOUT = 0.1
 SNR_LIMIT = 5.0

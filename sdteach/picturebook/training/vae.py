@@ -6,7 +6,7 @@ from diffusers import AutoencoderKL
 from torch import nn
 from torch.nn.functional import avg_pool2d, l1_loss, mse_loss
 
-from .clip import to_tensor
+from .data import to_tensor
 
 CROP = 64
 
