@@ -42,6 +42,13 @@ def test_rooms_import_only_what_they_may():
     assert "0 broken" in done.stdout
 
 
+def test_the_readmes_python_runs(isolated):
+    blocks = (ROOT / "README.md").read_text("utf-8").split("```python\n")[1:]
+    assert len(blocks) == 1
+    done = isolated(blocks[0].split("```")[0])
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")

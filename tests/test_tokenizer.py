@@ -28,16 +28,14 @@ def test_the_known_sentence(random_model):
 
 @pytest.mark.parametrize(("prompt", "word", "places"), [
     ("a red car", "car", (3,)), ("a car and a CAR", "car", (2, 5)), ("a carpet for a car", "car", (5,)), ("a red car", "red car", (2, 3)),
-    ("the year 2024, again", "2024", (3, 4, 5, 6)), ("don't stop", "don't", (1, 2)), ("a supercalifragilistic day", "day", None),
+    ("the year 2024, again", "2024", (3, 4, 5, 6)), ("don't stop", "don't", (1, 2)),
     ("an ice-cream van", "ice-cream", (2, 3, 4)), ("red, car", ",", (2,)),
 ])  # fmt: skip
 def test_a_words_places(random_model, prompt, word, places):
     tokens = sdteach.tokenize(random_model, prompt)
-    found = tokens.places(word)
-    if places is not None:
-        assert found == places
-    spelled = "".join(tokens.pieces[place].replace("</w>", "") for place in found)
-    assert word.lower().replace(" ", "") in spelled.lower() * 1
+    assert tokens.places(word) == places
+    spelled = [tokens.pieces[place].replace("</w>", "") for place in places]
+    assert "".join(spelled).startswith(word.lower().replace(" ", ""))
 
 
 def test_words_of_several_pieces_and_repeated_words(random_model):

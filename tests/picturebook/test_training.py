@@ -189,6 +189,9 @@ def test_drawn_scenes_are_the_seeds_own_and_drawn_once(tmp_path):
     before = (tmp_path / "scenes" / "pictures.npy").stat().st_mtime_ns
     draw_scenes(tmp_path / "scenes", 5, 64, first_seed=31)
     assert (tmp_path / "scenes" / "pictures.npy").stat().st_mtime_ns == before
+    for count, canvas in ((6, 64), (5, 128)):
+        with pytest.raises(ValueError, match="5 of 64"):
+            draw_scenes(tmp_path / "scenes", count, canvas, first_seed=31)
 
 
 def test_a_rehearsal_trains_every_stage_and_packs_a_checkpoint(tmp_path):
