@@ -6,6 +6,7 @@ the picture asks (query), each place of the prompt answers (key), and what is re
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from diffusers.models.attention_processor import Attention
@@ -13,7 +14,19 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-KeysValues = Mapping[str, tuple[Tensor, Tensor]]
+
+@dataclass(frozen=True, eq=False)
+class KeysValues:
+    """What one cross-attention `layer` makes of the text: per row of the batch and head, a key and a value for each place.
+
+    `asked` are the keys once more, divided by sqrt(d) and transposed, for the scores: scaled before the product, since in
+    half precision Q K^T overflows otherwise.
+    """
+
+    layer: Attention
+    key: Float[Tensor, "rows heads places d"]
+    value: Float[Tensor, "rows heads places d"]
+    asked: Float[Tensor, "rows heads d places"]
 
 
 def cross_attention_layers(unet: torch.nn.Module) -> dict[str, Attention]:
@@ -22,17 +35,18 @@ def cross_attention_layers(unet: torch.nn.Module) -> dict[str, Attention]:
 
 
 @torch.no_grad()
-def keys_values(unet: torch.nn.Module, text: Float[Tensor, "batch places features"]) -> KeysValues:
-    """Every layer's keys and values of the text: two tensors (batch, heads, places, features per head) each."""
+def keys_values(unet: torch.nn.Module, text: Float[Tensor, "rows places features"]) -> dict[str, KeysValues]:
+    """Every cross-attention layer's keys and values of the text, by the layer's name."""
     projected = {}
     for name, layer in cross_attention_layers(unet).items():
         read = layer.norm_encoder_hidden_states(text) if layer.norm_cross else text
-        projected[name] = _split_heads(layer, layer.to_k(read)), _split_heads(layer, layer.to_v(read))
+        key, value = _split_heads(layer, layer.to_k(read)), _split_heads(layer, layer.to_v(read))
+        projected[name] = KeysValues(layer, key, value, (key * key.shape[-1] ** -0.5).transpose(-1, -2).contiguous())
     return projected
 
 
 @contextmanager
-def reading(unet: torch.nn.Module, text: KeysValues, grid: tuple[int, int], watched: int) -> Iterator[dict[str, Tensor]]:
+def reading(text: Mapping[str, KeysValues], grid: tuple[int, int], watched: int) -> Iterator[dict[str, Tensor]]:
     """Let the UNet read `text` and record what it reads while it runs inside the `with`.
 
     Yields a dict that fills as the layers run: name -> probabilities (places, height, width), averaged over heads and
@@ -40,40 +54,38 @@ def reading(unet: torch.nn.Module, text: KeysValues, grid: tuple[int, int], watc
     height and width of the latents. On the way out the UNet is as it was, whatever happened; RuntimeError if some
     layer was not seen.
     """
-    layers = {name: unet.get_submodule(name) for name in text}
-    before = {name: layer.processor for name, layer in layers.items()}
+    before = {name: given.layer.processor for name, given in text.items()}
     maps = {}
     try:
-        for name, layer in layers.items():
-            layer.set_processor(_Reader(name, *text[name], grid, watched, maps))
+        for name, given in text.items():
+            given.layer.set_processor(_Reader(name, given, grid, watched, maps))
         yield maps
     finally:
-        for name, layer in layers.items():
-            layer.set_processor(before[name])
-    if missing := layers.keys() - maps.keys():
-        raise RuntimeError(f"expected to see {len(layers)} cross-attention layers at work, saw nothing of {sorted(missing)}; "
+        for name, given in text.items():
+            given.layer.set_processor(before[name])
+    if missing := text.keys() - maps.keys():
+        raise RuntimeError(f"expected to see {len(text)} cross-attention layers at work, saw nothing of {sorted(missing)}; "
                            "this version of diffusers runs its attention in another way")  # fmt: skip
 
 
 class _Reader:
     """An attention processor: diffusers' own computation on given keys and values, the probabilities taken beside it."""
 
-    def __init__(self, name, key, value, grid, watched, maps):
-        self.name, self.key, self.value, self.grid, self.watched, self.maps = name, key, value, grid, watched, maps
+    def __init__(self, name, given, grid, watched, maps):
+        self.name, self.given, self.grid, self.watched, self.maps = name, given, grid, watched, maps
 
     def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None):
         query = _split_heads(attn, attn.to_q(hidden_states))
-        self.maps[self.name] = self._probabilities(query[-self.watched :], self.key[-self.watched :])
-        read = scaled_dot_product_attention(query, self.key, self.value)
-        read = read.transpose(1, 2).reshape(hidden_states.shape[0], -1, self.value.shape[1] * self.value.shape[3])
-        out = attn.to_out[1](attn.to_out[0](read.to(query.dtype)))
+        self.maps[self.name] = self._probabilities(query[-self.watched :])
+        read = scaled_dot_product_attention(query, self.given.key, self.given.value)
+        out = attn.to_out[1](attn.to_out[0](read.transpose(1, 2).flatten(2).to(query.dtype)))
         if attn.residual_connection:
             out = out + hidden_states
         return out / attn.rescale_output_factor
 
-    def _probabilities(self, query, key):
-        """softmax(Q K^T / sqrt(d)) in float32, the queries scaled first, since half precision overflows otherwise."""
-        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    def _probabilities(self, query):
+        """softmax(Q K^T / sqrt(d)) in float32."""
+        scores = query @ self.given.asked[-self.watched :]
         places = scores.softmax(-1, dtype=torch.float32).mean((0, 1)).T
         return places.view(-1, *_grid_of(places.shape[1], self.grid))
 

@@ -38,7 +38,7 @@ class Conditioning:
     """
 
     embeddings: Float[Tensor, "rows places features"]
-    keys_values: KeysValues
+    keys_values: dict[str, KeysValues]
     guidance_scale: float
     guidance_embedding: Float[Tensor, "1 size"] | None
 
@@ -76,7 +76,7 @@ def unet_step(
 def predict(model: StableDiffusion, latents: Tensor, timestep: int | float | Tensor, conditioning: Conditioning) -> UNetStep:
     """`unet_step` for text that is prepared already, as the loop prepares it once for all steps."""
     batch = torch.cat([latents] * 2) if conditioning.guided else latents
-    with reading(model.unet, conditioning.keys_values, latents.shape[2:], len(latents)) as attention:
+    with reading(conditioning.keys_values, latents.shape[2:], len(latents)) as attention:
         output = model.unet(batch, timestep, encoder_hidden_states=conditioning.embeddings,
                             timestep_cond=conditioning.guidance_embedding, return_dict=False)[0]  # fmt: skip
     uncond, text = output.chunk(2) if conditioning.guided else (None, output)

@@ -20,7 +20,7 @@ def any_model(request, model, random_model):
 
 
 def run(model, latents, text, watched=1):
-    with reading(model.unet, keys_values(model.unet, text), latents.shape[2:], watched) as maps:
+    with reading(keys_values(model.unet, text), latents.shape[2:], watched) as maps:
         out = model.unet(latents, 501, text).sample
     return out, maps
 
@@ -82,27 +82,27 @@ def test_the_processors_that_were_there_come_back(random_folders, processor):
 def test_they_come_back_after_an_error_too(random_model):
     before = dict(random_model.unet.attn_processors)
     text = sdteach.encode_text(random_model, "a boat").last_hidden_state[None]
-    with pytest.raises(ZeroDivisionError), reading(random_model.unet, keys_values(random_model.unet, text), (9, 9), 1):
+    with pytest.raises(ZeroDivisionError), reading(keys_values(random_model.unet, text), (9, 9), 1):
         raise ZeroDivisionError
     assert random_model.unet.attn_processors == before
 
 
 def test_a_capture_that_saw_nothing_raises(random_model):
     text = sdteach.encode_text(random_model, "a boat").last_hidden_state[None]
-    with pytest.raises(RuntimeError, match="saw nothing"), reading(random_model.unet, keys_values(random_model.unet, text), (9, 9), 1):
+    with pytest.raises(RuntimeError, match="saw nothing"), reading(keys_values(random_model.unet, text), (9, 9), 1):
         pass
 
 
 def test_half_precision_does_not_overflow(random_folders):
     """Queries and keys whose product leaves float16's range unless they are scaled before it."""
     model = sdteach.load_model(random_folders["epsilon"], device="cpu", dtype=torch.float16)
-    text = sdteach.encode_text(model, "a boat").last_hidden_state[None]
-    keys = {name: (torch.full_like(key, 110.0), value) for name, (key, value) in keys_values(model.unet, text).items()}
     for layer in cross_attention_layers(model.unet).values():
-        layer.to_q.register_forward_hook(lambda _, args, out: torch.full_like(out, 110.0))
-    smallest = min(key.shape[-1] for key, _ in keys.values())
+        for projection in (layer.to_q, layer.to_k):
+            projection.register_forward_hook(lambda _, args, out: torch.full_like(out, 110.0))
+    text = keys_values(model.unet, sdteach.encode_text(model, "a boat").last_hidden_state[None])
+    smallest = min(given.key.shape[-1] for given in text.values())
     assert smallest * 110**2 > 65504 > smallest**0.5 * 110**2
-    with reading(model.unet, keys, (9, 9), 1) as maps:
-        model.unet(torch.randn(1, 4, 9, 9).half(), 501, text)
+    with reading(text, (9, 9), 1) as maps:
+        model.unet(torch.randn(1, 4, 9, 9).half(), 501, sdteach.encode_text(model, "a boat").last_hidden_state[None])
     for probabilities in maps.values():
         torch.testing.assert_close(probabilities, torch.full_like(probabilities, 1 / 77))
