@@ -138,8 +138,8 @@ def train(
         said.print(Text.assemble((str(folder / EMBEDDED), "bold"), "  the checkpoint and its first samples"))
 
 
-def _draw_samples(folder, count=32, guidance_scale=2.5):
-    """samples.png: the captions of the first scenes that were never trained on, seed 0, none left out."""
+def _draw_samples(folder, count=32):
+    """samples.png: the captions of the first `count` scenes that were never trained on, seed 0, guidance 2.5, none left out."""
     from tqdm import tqdm
 
     from .model import load_model
@@ -149,7 +149,7 @@ def _draw_samples(folder, count=32, guidance_scale=2.5):
     from .plots import picture_grid
 
     model, captions = load_model(folder), [scene_from_seed(HELD_OUT_SEED + index).caption for index in range(count)]
-    pictures = [generate(model, caption, guidance_scale=guidance_scale, collect=()).pixels for caption in tqdm(captions, "drawing samples")]
+    pictures = [generate(model, caption, guidance_scale=2.5, collect=()).pixels for caption in tqdm(captions, "drawing samples")]
     _save_figure(picture_grid(pictures, captions), folder / "samples.png", "PNG")
 
 

@@ -3,13 +3,18 @@
 import os
 import subprocess
 import sys
+from functools import partial
+from importlib.metadata import PackageNotFoundError
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import sdteach
-from sdteach import cli
+from sdteach import cli, doctor
+from sdteach.picturebook.scenes import scene_from_seed
+from sdteach.picturebook.training.data import HELD_OUT_SEED
+from sdteach.plots import picture_grid
 
 
 @pytest.fixture
@@ -135,6 +140,37 @@ def test_doctor(sdteach_command, monkeypatch, tmp_path):
     assert status == 1
     assert "SHA256SUMS" in out
     assert "1 to mend" in out
+
+
+def test_doctor_names_what_is_missing_or_too_old(sdteach_command, monkeypatch):
+    real = doctor.version
+
+    def version(name):
+        if name == "rich":
+            raise PackageNotFoundError
+        return "1.0" if name == "torch" else real(name)
+
+    monkeypatch.setattr(doctor, "version", version)
+    status, out, _ = sdteach_command("doctor")
+    assert status == 1
+    assert "torch: run: pip install 'torch>=2.10'" in out
+    assert "rich: run: pip install 'rich>=13.9'" in out
+    assert "2 to mend" in out
+
+
+def test_train_draws_its_first_samples_beside_the_checkpoint(sdteach_command, monkeypatch, tmp_path):
+    """A rehearsal of every stage, through the command; two samples instead of 32."""
+    monkeypatch.setattr(cli, "_draw_samples", partial(cli._draw_samples, count=2))
+    shown = []
+    monkeypatch.setattr("sdteach.plots.picture_grid", lambda *arguments: shown.append(arguments) or picture_grid(*arguments))
+    status, out, err = sdteach_command("train", tmp_path / "run", "--share", "0.0001")
+    assert status == 0, err
+    assert "first samples" in out
+    (pictures, captions) = shown[0]
+    assert captions == [scene_from_seed(HELD_OUT_SEED + index).caption for index in range(2)]
+    model = sdteach.load_model(tmp_path / "run" / "picturebook", device="cpu")
+    assert np.array_equal(pictures[1], sdteach.generate(model, captions[1], guidance_scale=2.5).pixels)
+    assert Image.open(tmp_path / "run" / "picturebook" / "samples.png").width > 1000
 
 
 def test_train_refuses_what_it_does_not_know(sdteach_command, tmp_path):

@@ -5,11 +5,12 @@ from matplotlib.figure import Figure
 
 from ..records import Tokens
 from ..trace import Trace
-from .style import BLUE, BODY, GREEN, LINE, ORANGE, QUIET, SMALL, TITLE, bare, new_figure, write
+from .style import BLUE, BODY, GREEN, LINE, ORANGE, QUIET, SMALL, TITLE, Page
 
 WIDTH = 16.0
 MARGIN = 0.45
 PER_ROW = 10
+CELL = (WIDTH - 2 * MARGIN) / PER_ROW
 CHIPS_PER_ROW = 14
 
 
@@ -19,93 +20,70 @@ def contact_sheet(trace: Trace) -> Figure:
     The parts that the trace does not hold are left out; previews come with `collect=(..., "preview")`.
     """
     frames = [step for step in trace.steps if step.preview is not None]
-    words = list(range(len(trace.tokens.words))) if trace.steps and trace.steps[0].attention else []
-    chip_rows = -(-(trace.tokens.end + 2) // CHIPS_PER_ROW)
-    map_rows = -(-len(words) // PER_ROW)
-    cell = (WIDTH - 2 * MARGIN) / PER_ROW
-    tall = cell * trace.height / trace.width
-    heights = [1.0, 0.45 + 0.85 * chip_rows, 0.45 + tall + 0.5, (0.45 + map_rows * (tall + 0.5)) if words else 0]
-    figure = new_figure(WIDTH, sum(heights) + MARGIN, _alt(trace, frames, words))
-    page = _Page(figure, sum(heights) + MARGIN)
-    write(figure, *page.at(MARGIN, 0.55), f"“{_cut(trace.prompt, 90)}”", TITLE, fontweight="bold")
-    page.move(heights[0])
-    page.heading(f"The prompt becomes {trace.tokens.end + 1} tokens and padding to {len(trace.tokens.ids)} places")
-    _chips(page, trace.tokens)
-    page.move(heights[1])
-    page.heading(f"{len(trace.steps)} steps of {trace.scheduler} take the noise away, guidance {trace.guidance_scale:g}, seed {trace.seed}")
-    _filmstrip(page, trace, frames, cell, tall)
-    page.move(heights[2])
+    words = list(trace.tokens.words) if trace.steps and trace.steps[0].attention else []
+    chip_rows, map_rows = -(-(trace.tokens.end + 2) // CHIPS_PER_ROW), -(-len(words) // PER_ROW)
+    band = CELL * trace.height / trace.width + 0.5
+    tokens_at = 1.0
+    steps_at = tokens_at + 0.45 + 0.85 * chip_rows
+    maps_at = steps_at + 0.45 + band
+    page = Page(WIDTH, maps_at + (0.45 + map_rows * band if words else 0) + MARGIN, _alt(trace, frames, words))
+    page.text(MARGIN, 0.55, f"“{_cut(trace.prompt, 90)}”", TITLE, fontweight="bold")
+    _heading(page, tokens_at, f"The prompt becomes {trace.tokens.end + 1} tokens and padding to {len(trace.tokens.ids)} places")
+    _chips(page, tokens_at + 0.6, trace.tokens)
+    _heading(page, steps_at, f"{len(trace.steps)} steps of {trace.scheduler} take the noise away, "
+                             f"guidance {trace.guidance_scale:g}, seed {trace.seed}")  # fmt: skip
+    _filmstrip(page, steps_at + 0.4, trace, frames)
     if words:
-        page.heading("Where each word was read: cross-attention, all steps and layers, brightest = most")
-        _maps(page, trace, words, cell, tall)
-    return figure
+        _heading(page, maps_at, "Where each word was read: cross-attention, all steps and layers, brightest = most")
+    for index, word in enumerate(words):
+        row, column = divmod(index, PER_ROW)
+        _map(page, column, maps_at + 0.4 + row * band, trace, index, word)
+    return page.figure
 
 
-class _Page:
-    """Inches from the top left, which is how a page is laid out, to the figure's fractions."""
-
-    def __init__(self, figure, height):
-        self.figure, self.height, self.top = figure, height, 0.0
-
-    def at(self, left, down):
-        return left / WIDTH, 1 - (self.top + down) / self.height
-
-    def move(self, down):
-        self.top += down
-
-    def heading(self, text):
-        write(self.figure, *self.at(MARGIN, 0.15), text, BODY, QUIET)
-
-    def picture(self, pixels, column, row_top, cell, tall, caption, **how):
-        gap = 0.06
-        left, bottom = self.at(MARGIN + column * cell + gap, row_top + tall - gap)
-        axes = self.figure.add_axes((left, bottom, (cell - 2 * gap) / WIDTH, (tall - 2 * gap) / self.height))
-        axes.imshow(pixels, aspect="auto", **how)
-        bare(axes)
-        write(axes, 0.5, -0.05, caption, SMALL, transform=axes.transAxes, ha="center", va="top")
-        return axes
+def _heading(page, down, text):
+    page.text(MARGIN, down + 0.15, text, BODY, QUIET)
 
 
-def _chips(page, tokens: Tokens):
+def _cell(page, column, down, trace, pixels, caption, **how):
+    """A picture of the run's shape in a cell of the grid that all rows share."""
+    gap, tall = 0.06, CELL * trace.height / trace.width
+    return page.picture(pixels, MARGIN + column * CELL + gap, down + gap, CELL - 2 * gap, tall - 2 * gap, caption, **how)
+
+
+def _chips(page, down, tokens: Tokens):
     shown = [(_readable(piece), str(number)) for piece, number in zip(tokens.pieces, tokens.ids, strict=True)][: tokens.end + 1]
     shown[0], shown[-1] = ("start", shown[0][1]), ("end", shown[-1][1])
     padding = len(tokens.ids) - len(shown)
     shown += [(f"+ {padding}", "padding")] if padding else []
-    cell = (WIDTH - 2 * MARGIN) / CHIPS_PER_ROW
     for index, (piece, number) in enumerate(shown):
         row, column = divmod(index, CHIPS_PER_ROW)
-        middle, down = MARGIN + (column + 0.5) * cell, 0.6 + 0.85 * row
+        middle, line = MARGIN + (column + 0.5) * (WIDTH - 2 * MARGIN) / CHIPS_PER_ROW, down + 0.85 * row
         special = index == 0 or index >= tokens.end
         box = {"boxstyle": "round,pad=0.35", "facecolor": "#f2f0f5" if special else "#e3f0f8", "edgecolor": LINE if special else BLUE}
-        write(page.figure, *page.at(middle, down), _cut(piece, 10), BODY, QUIET if special else "#003a5c", ha="center", bbox=box)
-        write(page.figure, *page.at(middle, down + 0.36), number, SMALL, QUIET, ha="center")
+        page.text(middle, line, _cut(piece, 10), BODY, QUIET if special else "#003a5c", ha="center", bbox=box)
+        page.text(middle, line + 0.36, number, SMALL, QUIET, ha="center")
 
 
-def _filmstrip(page, trace, frames, cell, tall):
+def _filmstrip(page, down, trace, frames):
     column = 0
     if trace.steps and trace.steps[0].latents is not None:
         latents = trace.steps[0].latents[0, :3].transpose(1, 2, 0)
-        page.picture(np.clip(latents / 6 + 0.5, 0, 1), 0, 0.4, cell, tall, "noise", interpolation="nearest")
+        _cell(page, 0, down, trace, np.clip(latents / 6 + 0.5, 0, 1), "noise", interpolation="nearest")
         column = 1
     for step in frames:
-        page.picture(step.preview, column, 0.4, cell, tall, f"t = {step.timestep:.0f}")
+        _cell(page, column, down, trace, step.preview, f"t = {step.timestep:.0f}")
         column += 1
-    axes = page.picture(trace.pixels, column, 0.4, cell, tall, "picture" if trace.complete else "interrupted")
+    axes = _cell(page, column, down, trace, trace.pixels, "picture" if trace.complete else "interrupted")
     for spine in axes.spines.values():
         spine.set(color=GREEN if trace.complete else ORANGE, linewidth=2.5)
 
 
-def _maps(page, trace, words, cell, tall):
-    for index in words:
-        row, column = divmod(index, PER_ROW)
-        down = 0.4 + row * (tall + 0.5)
-        axes = page.picture(
-            trace.pixels.mean(2), column, down, cell, tall, _cut(trace.tokens.words[index], 14), cmap="gray", vmin=0, vmax=255
-        )
-        extent = (-0.5, trace.width - 0.5, trace.height - 0.5, -0.5)
-        axes.imshow(
-            trace.heat_map(index), cmap="inferno", alpha=0.72, extent=extent, aspect="auto", interpolation="bilinear", vmin=0, vmax=1
-        )
+def _map(page, column, down, trace, index, word):
+    axes = _cell(page, column, down, trace, trace.pixels.mean(2), _cut(word, 14), cmap="gray", vmin=0, vmax=255)
+    extent = (-0.5, trace.width - 0.5, trace.height - 0.5, -0.5)
+    how = {"cmap": "inferno", "alpha": 0.72, "vmin": 0, "vmax": 1, "aspect": "auto", "interpolation": "bilinear"}
+    axes.imshow(trace.heat_map(index), extent=extent, **how)
 
 
 def _readable(piece):
