@@ -1,6 +1,8 @@
 """The `sdteach` command."""
 
 import contextlib
+import json
+import math
 import os
 import sys
 import tempfile
@@ -113,44 +115,98 @@ def doctor() -> None:
 
 @app.command(epilog="Example:  [bold]sdteach train runs/first --share 0.01[/]   a rehearsal of a few minutes")
 def train(
-    folder: Annotated[Path, typer.Argument(help="Where scenes, states and the finished checkpoint go.")],
-    stage: Annotated[list[str] | None, typer.Option(help="Only this stage (may be repeated): scenes, clip, vae, unet, pack.")] = None,
-    share: Annotated[float, typer.Option(min=0.0, max=1.0, help="The share of all scenes and steps; 1 takes hours.")] = 1.0,
-    mixed_precision: Annotated[str, typer.Option(help="no or bf16, as accelerate takes it.")] = "no",
+    folder: Annotated[Path, typer.Argument(help="Where scenes, states, loss curves, samples and the finished checkpoint go.")],
+    preset: Annotated[str, typer.Option(help="cpu (a dozen objects, hours on two cores) or accelerator (the whole world).")] = "cpu",
+    stage: Annotated[
+        list[str] | None, typer.Option(help="Only this stage (may be repeated): scenes, clip, vae, unet, guidance, pack, judge.")
+    ] = None,
+    share: Annotated[float, typer.Option(min=0.0, max=1.0, help="The share of all scenes and steps; 1 is the whole recipe.")] = 1.0,
 ) -> None:
     """Train picturebook from nothing. Killed at any moment, the same command goes on where it was."""
     from transformers import CLIPTokenizer
 
     from .model import EMBEDDED, data_folder, quiet
-    from .picturebook.training import STAGES, Recipe
+    from .picturebook.training import PRESETS, STAGES, Watch
     from .picturebook.training import train as run
 
     if unknown := set(stage or ()) - set(STAGES):
         raise ValueError(f"expected --stage to be one of {', '.join(STAGES)}, got {', '.join(sorted(unknown))}")
-    if mixed_precision not in ("no", "bf16"):
-        raise ValueError(f"expected --mixed-precision to be no or bf16, got {mixed_precision!r}")
-    recipe = Recipe() if share == 1 else Recipe().shortened(share)
+    if preset not in PRESETS:
+        raise ValueError(f"expected --preset to be one of {', '.join(PRESETS)}, got {preset!r}")
+    recipe = PRESETS[preset] if share == 1 else PRESETS[preset].shortened(share)
     with quiet():
         tokenizer = CLIPTokenizer.from_pretrained(data_folder("assets") / EMBEDDED / "tokenizer")
-    run(folder, tokenizer, recipe, stage or STAGES, mixed_precision)
-    if "pack" in (stage or STAGES):
-        _draw_samples(folder / EMBEDDED)
-        said.print(Text.assemble((str(folder / EMBEDDED), "bold"), "  the checkpoint and its first samples"))
+    run(folder, tokenizer, recipe, stage, Watch(_draw_losses, _draw_samples))
+    if not stage or "pack" in stage:
+        said.print(
+            Text.assemble((str(folder / EMBEDDED), "bold"), "  the checkpoint; now: sdteach evaluate --model " + str(folder / EMBEDDED))
+        )
 
 
-def _draw_samples(folder, count=32):
-    """samples.png: the captions of the first `count` scenes that were never trained on, seed 0, guidance 2.5, none left out."""
-    from tqdm import tqdm
+@app.command(epilog="Example:  [bold]sdteach evaluate --sheets .[/]   also draws all that was painted, and what failed")
+def evaluate(
+    model: Annotated[str | None, typer.Option(help="A picturebook's folder; else $SDTEACH_MODEL, else the embedded one.")] = None,
+    guidance_scale: Annotated[float, typer.Option(help="How far to push towards the prompt.")] = 7.5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+    sheets: Annotated[Path | None, typer.Option(help="A folder for samples.png, every third prompt, and worst.png.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default CUDA if there is one.")] = None,
+) -> None:
+    """Measure a picturebook against the truth: VAE, CLIP, prompts, attention, and the judge itself. Takes minutes."""
+    if sheets:
+        _check_writable(sheets / "samples.png")
+    with _notes(), asides.status("loading the model and its judge"):
+        from .model import load_model
+        from .picturebook.evaluation import GOALS
+        from .picturebook.evaluation import evaluate as run
+        from .picturebook.judge import load_judge
 
-    from .model import load_model
-    from .picturebook.scenes import scene_from_seed
-    from .picturebook.training.data import HELD_OUT_SEED
-    from .pipeline import generate
+        loaded, judge = load_model(model, device), load_judge()
+    with _notes():
+        result = run(loaded, judge, guidance_scale)
+    if as_json:
+        print(json.dumps({
+            **{name: _rounded(measure.value) for name, measure in result.measures.items()},
+            "intervals": {name: [_rounded(measure.low), _rounded(measure.high)] for name, measure in result.measures.items()},
+            "cases": {name: measure.count for name, measure in result.measures.items()},
+        }))  # fmt: skip
+    else:
+        table = Table("measure", "value", "95 % interval", "cases", "goal", box=None)
+        for name, measure in result.measures.items():
+            texts = [f"{number:.2f} dB" if name == "vae_psnr" else f"{number:.1%}" for number in (measure.value, measure.low, measure.high)]
+            bound = "at most" if name == "judge_shuffled" else "at least"
+            goal = f"{GOALS[name]:g} dB" if name == "vae_psnr" else f"{GOALS[name]:.0%}"
+            table.add_row(name, texts[0], f"{texts[1]} .. {texts[2]}", str(measure.count), f"{bound} {goal}")
+        said.print(table)
+    if sheets:
+        from .plots import picture_grid
+
+        failed = [case for case in result.painted if case.faults]
+        worst = sorted(failed, key=lambda case: -len(case.faults))[:16]
+        shown = result.painted[::3][:64]
+        _save_figure(picture_grid([case.pixels for case in shown], [case.prompt for case in shown]), sheets / "samples.png", "PNG")
+        if worst:
+            captions = [f"{case.prompt}: {'; '.join(case.faults)}" for case in worst]
+            _save_figure(picture_grid([case.pixels for case in worst], captions, columns=4), sheets / "worst.png", "PNG")
+
+
+def _rounded(number):
+    """Four digits, as much as the intervals bear; None, JSON's null, where there was no case."""
+    return None if math.isnan(number) else round(number, 4)
+
+
+def _draw_losses(folder):
+    """losses.png beside the log of a phase."""
+    from .plots import loss_curve
+
+    lines = [json.loads(line) for line in (folder / "loss.jsonl").read_text().splitlines()]
+    figure = loss_curve([line["step"] for line in lines], [line["loss"] for line in lines], folder.name)
+    _save_figure(figure, folder / "losses.png", "PNG")
+
+
+def _draw_samples(file, pictures, captions):
     from .plots import picture_grid
 
-    model, captions = load_model(folder), [scene_from_seed(HELD_OUT_SEED + index).caption for index in range(count)]
-    pictures = [generate(model, caption, guidance_scale=2.5, collect=()).pixels for caption in tqdm(captions, "drawing samples")]
-    _save_figure(picture_grid(pictures, captions), folder / "samples.png", "PNG")
+    _save_figure(picture_grid(pictures, captions, columns=6), file, "PNG")
 
 
 def _save_figure(figure, path, kind):

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from functools import partial
 from importlib.metadata import PackageNotFoundError
 
 import numpy as np
@@ -12,9 +11,6 @@ from PIL import Image
 
 import sdteach
 from sdteach import cli, doctor
-from sdteach.picturebook.scenes import scene_from_seed
-from sdteach.picturebook.training.data import HELD_OUT_SEED
-from sdteach.plots import picture_grid
 
 
 @pytest.fixture
@@ -158,23 +154,21 @@ def test_doctor_names_what_is_missing_or_too_old(sdteach_command, monkeypatch):
     assert "2 to mend" in out
 
 
-def test_train_draws_its_first_samples_beside_the_checkpoint(sdteach_command, monkeypatch, tmp_path):
-    """A rehearsal of every stage, through the command; two samples instead of 32."""
-    monkeypatch.setattr(cli, "_draw_samples", partial(cli._draw_samples, count=2))
-    shown = []
-    monkeypatch.setattr("sdteach.plots.picture_grid", lambda *arguments: shown.append(arguments) or picture_grid(*arguments))
-    status, out, err = sdteach_command("train", tmp_path / "run", "--share", "0.0001")
+def test_train_leaves_loss_curves_and_sample_sheets(sdteach_command, monkeypatch, tmp_path):
+    """A rehearsal of every stage, through the command."""
+    monkeypatch.setattr("sdteach.picturebook.training.SHEET", 1)
+    status, out, err = sdteach_command("train", tmp_path / "run", "--share", "0.00005")
     assert status == 0, err
-    assert "first samples" in out
-    (pictures, captions) = shown[0]
-    assert captions == [scene_from_seed(HELD_OUT_SEED + index).caption for index in range(2)]
-    model = sdteach.load_model(tmp_path / "run" / "picturebook", device="cpu")
-    assert np.array_equal(pictures[1], sdteach.generate(model, captions[1], guidance_scale=2.5).pixels)
-    assert Image.open(tmp_path / "run" / "picturebook" / "samples.png").width > 1000
+    assert "sdteach evaluate --model" in out
+    for phase in ("clip", "vae", "unet_single", "unet_small", "unet_large", "unet_guidance"):
+        assert Image.open(tmp_path / "run" / phase / "losses.png").width > 800
+    for phase in ("unet_single", "unet_guidance"):
+        (sheet,) = (tmp_path / "run" / phase).glob("samples_*.png")
+        assert Image.open(sheet).width > 1000
 
 
 def test_train_refuses_what_it_does_not_know(sdteach_command, tmp_path):
-    for arguments, hint in ((["--stage", "gan"], "scenes, clip"), (["--mixed-precision", "int4"], "bf16"), (["--share", "7"], "--share")):
+    for arguments, hint in ((["--stage", "gan"], "scenes, clip"), (["--preset", "tpu"], "accelerator"), (["--share", "7"], "--share")):
         status, _, err = sdteach_command("train", tmp_path / "run", *arguments)
         assert status != 0
         assert hint in err

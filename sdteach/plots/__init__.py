@@ -2,5 +2,6 @@
 
 from .pictures import picture_grid
 from .run import contact_sheet
+from .training import loss_curve
 
-__all__ = ["contact_sheet", "picture_grid"]
+__all__ = ["contact_sheet", "loss_curve", "picture_grid"]

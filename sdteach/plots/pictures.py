@@ -14,10 +14,12 @@ def picture_grid(pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], captions: Seque
     """Pictures with their captions beneath, row by row. Raises ValueError unless there is one caption for each picture."""
     if len(pictures) != len(captions) or not captions:
         raise ValueError(f"expected as many captions as pictures, at least one, got {len(captions)} and {len(pictures)}")
-    rows, cell, row_height, gap = -(-len(pictures) // columns), 2.0, 2.75, 0.07
+    texts = [textwrap.fill(caption, 20) for caption in captions]
+    rows, cell, gap = -(-len(pictures) // columns), 2.0, 0.07
+    row_height = cell + 0.15 + 0.2 * max(text.count("\n") + 1 for text in texts)
     page = Page(cell * columns, row_height * rows, f"{len(pictures)} pictures: {'; '.join(captions)}")
-    for index, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+    for index, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
         row, column = divmod(index, columns)
         edge = cell - 2 * gap
-        page.picture(picture, column * cell + gap, row * row_height + gap, edge, edge, textwrap.fill(caption, 20))
+        page.picture(picture, column * cell + gap, row * row_height + gap, edge, edge, text)
     return page.figure

@@ -16,11 +16,14 @@ from transformers import CLIPTokenizer
 
 import sdteach
 from sdteach.doctor import damaged_files
+from sdteach.picturebook import training
+from sdteach.picturebook.judge import NAMES
 from sdteach.picturebook.scenes import scene_from_seed
-from sdteach.picturebook.training import Recipe, clip, loop, train, unet, vae
+from sdteach.picturebook.training import PRESETS, Watch, clip, judge, loop, train, unet, vae
 from sdteach.picturebook.training.data import draw_scenes
 from sdteach.picturebook.training.folder import new_scheduler
 from sdteach.picturebook.training.recipe import Phase
+from sdteach.picturebook.world import COLOURS, HELD_OUT_PAIRS, SMALL_WORLD, WORLD
 
 from conftest import PICTUREBOOK
 
@@ -56,8 +59,9 @@ def stopping_before(step, log):
 
 @pytest.mark.parametrize("stops", [[5], [11, 11, 23], [29]])
 def test_stopped_anywhere_and_resumed_it_ends_the_same(tmp_path, monkeypatch, stops):
-    """The state is saved every four steps; what was lost is done again, with the same random numbers."""
-    monkeypatch.setattr(loop, "SAVE_EVERY", 4)
+    """The state is saved every four steps; what was lost is done again, with the same random numbers, and logged once."""
+    monkeypatch.setattr(loop, "LOG_EVERY", 4)
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
     fitted(tmp_path / "unbroken")
     for stop in stops:
         with pytest.raises(KeyboardInterrupt):
@@ -67,6 +71,33 @@ def test_stopped_anywhere_and_resumed_it_ends_the_same(tmp_path, monkeypatch, st
     assert first.keys() == second.keys()
     for name in first:
         assert torch.equal(first[name], second[name]), name
+    logs = [(tmp_path / name / "loss.jsonl").read_text() for name in ("unbroken", "broken")]
+    assert logs[0] == logs[1]
+    assert [json.loads(line)["step"] for line in logs[0].splitlines()] == [4, 8, 12, 16, 20, 24, 28, 30]
+
+
+def test_what_was_logged_after_the_last_state_is_logged_again(tmp_path, monkeypatch):
+    """Killed between the log and the state: the log is cut back to the state."""
+    monkeypatch.setattr(loop, "LOG_EVERY", 4)
+    fitted(tmp_path / "unbroken")
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(loop, "_save_state", stop_at(16, loop._save_state))
+    with pytest.raises(KeyboardInterrupt):
+        fitted(tmp_path / "broken")
+    monkeypatch.undo()
+    monkeypatch.setattr(loop, "LOG_EVERY", 4)
+    assert len((tmp_path / "broken" / "loss.jsonl").read_text().splitlines()) == 4
+    fitted(tmp_path / "broken")
+    assert (tmp_path / "broken" / "loss.jsonl").read_text() == (tmp_path / "unbroken" / "loss.jsonl").read_text()
+
+
+def stop_at(step, save):
+    def stopping(path, reached, *parts):
+        if reached == step:
+            raise KeyboardInterrupt
+        save(path, reached, *parts)
+
+    return stopping
 
 
 def test_the_average_is_the_exponential_one(tmp_path):
@@ -85,7 +116,7 @@ def test_killed_it_leaves_a_state_that_loads(tmp_path):
     code = f"""
 import sys; sys.path.insert(0, {str(PICTUREBOOK.parents[1] / "tests" / "picturebook")!r}); sys.path.insert(0, {str(PICTUREBOOK.parents[1] / "tests")!r})
 import test_training as t
-t.loop.SAVE_EVERY = 1
+t.loop.LOG_EVERY, t.loop.SAVE_EVERY = 1, 0.0
 t.PHASE = t.Phase(steps=100_000, batch=4, learning_rate=0.01, ema_decay=0.9, warmup=3)
 t.fitted(__import__("pathlib").Path(sys.argv[1]))
 """  # noqa: E501
@@ -158,17 +189,17 @@ def test_the_reconstruction_loss_is_zero_for_the_truth_alone():
 
 def test_the_flatter_crops_are_thrown_away():
     class Scenes:
-        pictures = np.stack([np.full((128, 128, 3), 9, np.uint8), np.random.default_rng(0).integers(0, 255, (128, 128, 3), np.uint8)])
+        pictures = torch.stack([torch.full((128, 128, 3), 9), torch.randint(255, (128, 128, 3))]).to(torch.uint8)
 
     torch.manual_seed(0)
-    (crops,) = vae.crops(Scenes, 8)()
-    assert crops.shape == (8, 3, 64, 64)
-    assert (crops.std(dim=(1, 2, 3)) > 0.1).sum() >= 6
+    (crops,) = vae.crops(Scenes, 40)()
+    assert crops.shape == (40, 3, 64, 64)
+    assert (crops.std(dim=(1, 2, 3)) > 0.1).sum() >= 30
 
 
 def test_one_caption_in_ten_is_dropped(model):
     class Scenes:
-        pictures = np.zeros((40, 64, 64, 3), np.uint8)
+        pictures = torch.zeros(40, 64, 64, 3, dtype=torch.uint8)
         captions = ["a red car"] * 40
 
     torch.manual_seed(0)
@@ -180,26 +211,125 @@ def test_one_caption_in_ten_is_dropped(model):
     assert 25 < dropped.sum() < 80
 
 
+def test_a_crop_is_a_piece_of_a_picture():
+    class Scenes:
+        pictures = torch.arange(3 * 70 * 66 * 3).reshape(3, 70, 66, 3).remainder(251).to(torch.uint8)
+
+    Scenes.pictures = Scenes.pictures[:, :66]
+    (crops,) = vae.crops(Scenes, 4)()
+    pixels = ((crops + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
+    pieces = [Scenes.pictures[i, y : y + 64, x : x + 64] for i in range(3) for y in range(3) for x in range(3)]
+    for crop in pixels:
+        assert any(torch.equal(crop, piece) for piece in pieces)
+
+
+def test_guided_by_the_usual_scale_it_says_what_its_teacher_says_guided_by_the_best(random_model):
+    """The loss in plain numbers; and it is zero for the student whose caption makes 3 / 7.5 of the difference."""
+    teacher, best = random_model.unet, 3.0
+    empty, text, latents = torch.randn(2, 77, 24), torch.randn(2, 77, 24), torch.randn(2, 4, 9, 9)
+
+    class Shrunk(torch.nn.Module):
+        def forward(self, noisy, timestep, states):
+            unguided, told = teacher(noisy, timestep, states).sample.chunk(2)
+            return type("Output", (), {"sample": torch.cat([unguided, unguided + best / 7.5 * (told - unguided)])})
+
+    right, itself = (unet.GuidanceObjective(student, teacher, new_scheduler(), best) for student in (Shrunk(), teacher))
+    with torch.no_grad():
+        assert right(latents, text, empty).item() < 1e-10
+        assert itself(latents, text, empty).item() > 1e-6
+        torch.manual_seed(4)
+        found = itself(latents, text, empty).item()
+        torch.manual_seed(4)
+        noise, timestep = torch.randn_like(latents), torch.randint(1000, (2,))
+        losses = []
+        for i, t in enumerate(timestep.tolist()):
+            kept = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)[t]
+            noisy = (kept**0.5 * latents[i] + (1 - kept) ** 0.5 * noise[i])[None].float()
+            gap = teacher(noisy, t, text[i][None]).sample - teacher(noisy, t, empty[i][None]).sample
+            losses.append(((7.5 - best) * gap).square().mean().item() * min(kept / (1 - kept), 5) / (kept / (1 - kept)))
+    assert found == pytest.approx(np.mean(losses), rel=1e-3)
+    assert not any(name.startswith("teacher") for name in itself.state_dict())
+
+
+def test_what_the_judge_learns_from_is_the_truth():
+    blots = 0
+    for seed in range(30):
+        picture, things, colours, place, style, crops, names = judge.sight(seed)
+        scene = scene_from_seed(seed)
+        assert picture.shape == (128, 128, 3)
+        assert (place, style) == (WORLD.places.index(scene.place), WORLD.styles.index(scene.style))
+        assert np.array_equal(things, colours != judge.UNKNOWN)
+        assert len(crops) == len(names) == len(scene.objects)
+        if "blot" in (NAMES[name] for name in names):  # drawn with other strokes than the scene of this seed
+            blots += 1
+            continue
+        for thing, name in zip(scene.objects, names, strict=True):
+            inside = thing.mask[1::2, 1::2]
+            assert NAMES[name] == thing.name
+            assert things[inside].all()
+            assert set(colours[inside].tolist()) == {list(COLOURS).index(thing.colour)}
+    assert 2 <= blots <= 12
+
+
+def test_a_worn_picture_is_still_the_picture():
+    picture = scene_from_seed(3).picture
+    worn = [judge.worn(np.random.default_rng(seed), picture) for seed in range(40)]
+    errors = [np.abs(other.astype(int) - picture).mean() for other in worn]
+    assert min(errors) > 1
+    assert max(errors) < 25
+    assert len({other.tobytes() for other in worn}) == 40
+
+
 def test_drawn_scenes_are_the_seeds_own_and_drawn_once(tmp_path):
-    scenes = draw_scenes(tmp_path / "scenes", 5, 64, first_seed=31)
+    scenes = draw_scenes(tmp_path / "scenes", 5, 64, SMALL_WORLD, first_seed=31)
     for index in range(5):
-        expected = scene_from_seed(31 + index, 64)
-        assert np.array_equal(scenes.pictures[index], expected.picture)
+        expected = scene_from_seed(31 + index, 64, grammar=SMALL_WORLD)
+        assert np.array_equal(scenes.pictures[index].numpy(), expected.picture)
         assert scenes.captions[index] == expected.caption
     before = (tmp_path / "scenes" / "pictures.npy").stat().st_mtime_ns
-    draw_scenes(tmp_path / "scenes", 5, 64, first_seed=31)
+    draw_scenes(tmp_path / "scenes", 5, 64, SMALL_WORLD, first_seed=31)
     assert (tmp_path / "scenes" / "pictures.npy").stat().st_mtime_ns == before
-    for count, canvas in ((6, 64), (5, 128)):
+    for count, canvas, grammar, first in ((6, 64, SMALL_WORLD, 31), (5, 128, SMALL_WORLD, 31), (5, 64, WORLD, 31), (5, 64, SMALL_WORLD, 0)):
         with pytest.raises(ValueError, match="5 of 64"):
-            draw_scenes(tmp_path / "scenes", count, canvas, first_seed=31)
+            draw_scenes(tmp_path / "scenes", count, canvas, grammar, first_seed=first)
 
 
-def test_a_rehearsal_trains_every_stage_and_packs_a_checkpoint(tmp_path):
-    tokenizer = CLIPTokenizer.from_pretrained(PICTUREBOOK / "tokenizer")
-    train(tmp_path, tokenizer, Recipe().shortened(0.0001))
+def test_drawing_that_was_cut_off_is_begun_again(tmp_path):
+    (tmp_path / "scenes").mkdir()
+    (tmp_path / "scenes" / "pictures.npy").write_bytes(b"half")
+    scenes = draw_scenes(tmp_path / "scenes", 3, 64, SMALL_WORLD)
+    assert np.array_equal(scenes.pictures[2].numpy(), scene_from_seed(2, 64, grammar=SMALL_WORLD).picture)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_rehearsal_trains_every_stage_and_packs_a_checkpoint(tmp_path, monkeypatch, preset):
+    monkeypatch.setattr(training, "SHEET", 2)
+    tokenizer, recipe = CLIPTokenizer.from_pretrained(PICTUREBOOK / "tokenizer"), PRESETS[preset].shortened(0.00005)
+    seen, sheets = set(), {}
+    watch = Watch(lambda folder: seen.add(folder.name), lambda file, pictures, captions: sheets.update({file: (pictures, captions)}))
+    train(tmp_path, tokenizer, recipe, watch=watch)
+    assert seen == {"clip", "vae", "unet_single", "unet_small", "unet_large", "unet_guidance"}
+    assert {file.parent.name for file in sheets} == seen - {"clip", "vae"}
+    for file, (pictures, captions) in sheets.items():
+        edge = 128 if file.parent.name in ("unet_large", "unet_guidance") else 64
+        assert len(captions) == 2
+        assert all(picture.shape == (edge, edge, 3) for picture in pictures)
     model = sdteach.load_model(tmp_path / "picturebook", device="cpu")
     assert sdteach.generate(model, "a red car", steps=1).pixels.shape == (128, 128, 3)
     assert damaged_files(tmp_path / "picturebook") == []
     assert model.scheduler.config.clip_sample is False
     latents = sdteach.image_to_latents(model, sdteach.generate(model, "a red car", steps=1).image).mean
     assert 0.05 < latents.std() < 20
+    assert sum(part.numel() for part in model.vae.parameters()) <= 4e6
+    cross = {name.rsplit(".", 5)[0] for name, part in model.unet.named_modules() if name.endswith("attn2")}
+    assert len(cross) == 7  # three resolutions on the way down, three on the way up, the middle
+    captions = json.loads((tmp_path / "large" / "scenes.json").read_text())["captions"]
+    assert captions[3] == scene_from_seed(3, grammar=recipe.grammar.taught()).caption
+    assert recipe.grammar.pairs & HELD_OUT_PAIRS
+    assert not recipe.grammar.taught().pairs & HELD_OUT_PAIRS
+
+
+def test_a_stage_that_needs_an_earlier_one_says_so(tmp_path):
+    tokenizer = CLIPTokenizer.from_pretrained(PICTUREBOOK / "tokenizer")
+    with pytest.raises(FileNotFoundError, match="run that stage first"):
+        train(tmp_path, tokenizer, PRESETS["cpu"].shortened(0.00005), ("scenes", "unet"))

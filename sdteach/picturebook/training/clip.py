@@ -34,11 +34,12 @@ class ContrastiveObjective(nn.Module):
 
 def pairs(scenes, tokenizer, batch):
     """Random batches of (ids, pictures in -1..1). The tower is causal: cutting the padding off changes nothing pooled."""
-    ids = tokenizer(scenes.captions, padding="longest", return_tensors="pt").input_ids
+    device = scenes.pictures.device
+    ids = tokenizer(scenes.captions, padding="longest", return_tensors="pt").input_ids.to(device)
 
     def draw():
-        chosen = torch.randperm(len(ids))[:batch]
-        return ids[chosen], to_tensor(scenes.pictures[np.sort(chosen.numpy())])[chosen.argsort().argsort()]
+        chosen = torch.randperm(len(ids))[:batch].to(device)
+        return ids[chosen], to_tensor(scenes.pictures[chosen])
 
     return draw
 

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from transformers import CLIPImageProcessorPil
 
 from ...model import quiet
-from ..scenes import vocabulary
+from ..captions import vocabulary
+from ..world import Grammar
 
 SUMS = "SHA256SUMS"
 
@@ -23,7 +24,7 @@ def new_scheduler() -> PNDMScheduler:
     ))  # fmt: skip
 
 
-def pack(folder: Path, tokenizer, towers, vae, unet) -> None:
+def pack(folder: Path, grammar: Grammar, tokenizer, towers, vae, unet) -> None:
     """Write the trained parts to `folder` in half precision, with the words they know and a sum of every file."""
     with quiet():
         from diffusers import StableDiffusionPipeline
@@ -40,7 +41,7 @@ def pack(folder: Path, tokenizer, towers, vae, unet) -> None:
         path = folder / tower / "config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
     save_file({"weight": towers.text_projection.weight.detach().half().contiguous()}, folder / "text_projection.safetensors")
-    (folder / "vocabulary.txt").write_text("\n".join(vocabulary()) + "\n")
+    (folder / "vocabulary.txt").write_text("\n".join(vocabulary(grammar)) + "\n")
     write_sums(folder)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,48 +17,63 @@ from tqdm.auto import tqdm
 
 from .recipe import Phase
 
-SAVE_EVERY = 100
+LOG_EVERY = 100  # steps
+SAVE_EVERY = 60.0  # seconds
 
 
 def fit(objective: nn.Module, prepare: Callable[[], Callable[[], tuple[Tensor, ...]]], phase: Phase, folder: Path, seed: int,
-        accelerator: Accelerator) -> nn.Module:  # fmt: skip
+        accelerator: Accelerator, saved: Callable[[int, nn.Module], None] = lambda step, averaged: None) -> nn.Module:  # fmt: skip
     """Minimise `objective(*draw())` for the steps of `phase`, `draw` being what `prepare` returns; return the average.
 
-    All randomness of a step comes from (seed, step), so a run that resumes from `folder` equals an unbroken one.
-    Losses are appended to `folder`/loss.jsonl.
+    All randomness of a step comes from (seed, step), so a run that resumes from `folder` equals an unbroken one (to the last
+    bit on a CPU). Mean losses go to `folder`/loss.jsonl; `saved(step, average)` is called whenever the state was saved.
     """
     folder.mkdir(parents=True, exist_ok=True)
     objective.to(accelerator.device)
     optimizer = torch.optim.AdamW(objective.parameters(), phase.learning_rate, (0.9, 0.99), weight_decay=phase.weight_decay)
     averaged = AveragedModel(objective, multi_avg_fn=get_ema_multi_avg_fn(phase.ema_decay))
     done = _load_state(folder / "state.safetensors", objective, averaged, optimizer)
+    log = _reopened(folder / "loss.jsonl", done)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", phase.learning_rate)
     schedule = get_cosine_schedule_with_warmup(optimizer, phase.warmup, phase.steps, last_epoch=done - 1)
     model, optimizer = accelerator.prepare(objective, optimizer)
     model.train()
-    draw, losses = prepare() if done < phase.steps else None, []
+    draw, losses, last = prepare() if done < phase.steps else None, [], time.monotonic()
     bar = tqdm(range(done, phase.steps), folder.name, phase.steps, initial=done, mininterval=5)
     for step in bar:
         torch.manual_seed(seed * 1_000_003 + step)
+        batch = [part.to(accelerator.device) for part in draw()]
         with accelerator.autocast():
-            loss = model(*(part.to(accelerator.device) for part in draw()))
+            loss = model(*batch)
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
         averaged.update_parameters(objective)
-        losses.append(loss.item())
-        if (step + 1) % SAVE_EVERY == 0 or step + 1 == phase.steps:
-            mean = sum(losses) / len(losses)
-            bar.set_postfix(loss=f"{mean:.4f}")
-            if accelerator.is_main_process:
-                with open(folder / "loss.jsonl", "a") as log:
-                    log.write(json.dumps({"step": step + 1, "loss": round(mean, 5)}) + "\n")
-                _save_state(folder / "state.safetensors", step + 1, objective, averaged, optimizer)
-            losses.clear()
+        losses.append(loss.detach())
+        if (step + 1) % LOG_EVERY and step + 1 < phase.steps:
+            continue
+        mean = torch.stack(losses).mean().item()
+        losses.clear()
+        bar.set_postfix(loss=f"{mean:.4f}")
+        with log.open("a") as file:
+            file.write(json.dumps({"step": step + 1, "loss": round(mean, 5)}) + "\n")
+        if step + 1 == phase.steps or time.monotonic() - last > SAVE_EVERY:
+            _save_state(folder / "state.safetensors", step + 1, objective, averaged, optimizer)
+            saved(step + 1, averaged.module)
+            model.train()
+            last = time.monotonic()
     return averaged.module.eval()
+
+
+def _reopened(log, done):
+    """The log of losses, without what came after the state that was saved last: it will come again."""
+    if log.exists():
+        lines = [line for line in log.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] <= done]
+        log.write_text("".join(f"{line}\n" for line in lines))
+    return log
 
 
 def _save_state(path, step, objective, averaged, optimizer):

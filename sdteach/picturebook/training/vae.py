@@ -1,6 +1,5 @@
 """Phase 2: the VAE. Pictures to latents eight times smaller and back (Kingma & Welling, 2014; Rombach et al., 2022)."""
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from torch import nn
@@ -11,10 +10,10 @@ from .data import to_tensor
 CROP = 64
 
 
-def new_vae() -> AutoencoderKL:
-    """2.2 M parameters, downsampling by 8, four latent channels, layer for layer the class that SD uses."""
+def new_vae(channels: tuple[int, ...]) -> AutoencoderKL:
+    """Downsampling by 8, four latent channels, layer for layer the class that SD uses; `channels` by level."""
     return AutoencoderKL(
-        block_out_channels=(24, 48, 96, 96), down_block_types=("DownEncoderBlock2D",) * 4,
+        block_out_channels=channels, down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4, layers_per_block=1, latent_channels=4, norm_num_groups=8, sample_size=128,
     )  # fmt: skip
 
@@ -22,9 +21,9 @@ def new_vae() -> AutoencoderKL:
 class AutoencodingObjective(nn.Module):
     """Reconstruction, with edges and colours weighted, plus a light pull of the latents towards N(0, 1)."""
 
-    def __init__(self):
+    def __init__(self, channels):
         super().__init__()
-        self.vae = new_vae().to(memory_format=torch.channels_last)
+        self.vae = new_vae(channels).to(memory_format=torch.channels_last)
 
     def forward(self, pictures):
         posterior = self.vae.encode(pictures.contiguous(memory_format=torch.channels_last)).latent_dist
@@ -49,13 +48,13 @@ def _opponent(rgb):
 
 def crops(scenes, batch):
     """Random crops; of twice as many drawn the flatter half is thrown away, since flat ground teaches nothing."""
-    pictures, edge = scenes.pictures, scenes.pictures.shape[1] - CROP + 1
+    device, edge = scenes.pictures.device, scenes.pictures.shape[1] - CROP + 1
+    span = torch.arange(CROP, device=device)
 
     def draw():
-        chosen = torch.randint(len(pictures), (2 * batch,)).tolist()
-        corners = torch.randint(edge, (2 * batch, 2)).tolist()
-        pieces = np.stack([pictures[i, y : y + CROP, x : x + CROP] for i, (y, x) in zip(chosen, corners, strict=True)])
-        pieces = to_tensor(pieces)
+        chosen = torch.randint(len(scenes.pictures), (2 * batch, 1, 1)).to(device)
+        top, left = torch.randint(edge, (2, 2 * batch, 1, 1)).to(device)
+        pieces = to_tensor(scenes.pictures[chosen, top + span[:, None], left + span])
         return (pieces[pieces.var(dim=(2, 3)).sum(1).topk(batch).indices],)
 
     return draw

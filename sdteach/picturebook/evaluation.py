@@ -1,0 +1,154 @@
+"""What picturebook can do, measured against the truth: every number with its 95 % interval.
+
+The scenes and the prompts are fixed by the words that the checkpoint knows, and by nothing else.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count, islice
+from statistics import NormalDist
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm.auto import tqdm
+
+from ..model import StableDiffusion
+from ..pipeline import generate
+from ..text_encoder import cosine_similarity, encode_text, image_features
+from ..trace import Trace
+from ..vae import image_to_latents, latents_to_image
+from .captions import OBJECT_WORDS, known_grammar, read
+from .judge import Judge, Seen, faults
+from .scenes import HELD_OUT_SEED, Scene, describe, scene_from_seed
+from .world import WORLD, Grammar
+
+SCENES = 250
+PROMPTS = {"one_object": 80, "two_objects": 80, "held_out_pairs": 40}
+GOALS = {"vae_psnr": 30.0, "clip_top1": 0.90, "one_object": 0.97, "two_objects": 0.90, "held_out_pairs": 0.85, "attention_miou": 0.60,
+         "judge_true": 0.97, "judge_shuffled": 0.05}  # fmt: skip
+HEAT = 0.5  # a word was read wherever its heat map (0..1) is above this
+Z = NormalDist().inv_cdf(0.975)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The mean, or the share, of `count` cases and its 95 % interval; not a number where there was no case."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+
+@dataclass(frozen=True, eq=False)
+class Painted:
+    """A prompt of the evaluation, what was painted for it, and what the judge found wrong with that."""
+
+    kind: str
+    prompt: str
+    pixels: np.ndarray
+    faults: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """`measures` by the names of `GOALS`; the pictures that the prompts gave, in the prompts' order."""
+
+    measures: dict[str, Measure]
+    painted: tuple[Painted, ...]
+
+
+def evaluate(model: StableDiffusion, judge: Judge, guidance_scale: float = 7.5) -> Evaluation:
+    """Measure a checkpoint on scenes and prompts of the words it knows. Raises ValueError if it lacks a CLIP image tower."""
+    if model.image_encoder is None or model.text_projection is None:
+        raise ValueError(f"expected a checkpoint with CLIP's image tower and projection, got {model.name!r} without; picturebook has them")
+    grammar = known_grammar(model.vocabulary) if model.vocabulary is not None else WORLD
+    scenes = [scene_from_seed(HELD_OUT_SEED + index, grammar=grammar) for index in range(SCENES)]
+    copies = [_copy(model, scene.picture) for scene in tqdm(scenes, "through the VAE and back")]
+    judged = [(judge.look(scene.picture), judge.look(copy)) for scene, copy in tqdm([*zip(scenes, copies, strict=True)], "judging scenes")]
+    requests = [read(scene.caption) for scene in scenes]
+    painted, overlaps = [], []
+    asked = [(kind, prompt) for kind, texts in prompts(grammar).items() for prompt in texts]
+    for seed, (kind, prompt) in enumerate(tqdm(asked, "painting prompts")):
+        trace = generate(model, prompt, guidance_scale=guidance_scale, seed=seed, collect=("attention",))
+        seen, request = judge.look(trace.pixels), read(prompt)
+        painted.append(Painted(kind, prompt, trace.pixels, tuple(faults(seen, request))))
+        overlaps += [overlap for thing in request.things if (overlap := attention_iou(trace, seen, thing.name)) is not None]
+    measures = {
+        "vae_psnr": average([psnr(scene.picture, copy) for scene, copy in zip(scenes, copies, strict=True)]),
+        "clip_top1": share(retrieved(model, scenes)),
+        **{kind: share([not case.faults for case in painted if case.kind == kind]) for kind in PROMPTS},
+        "attention_miou": average(overlaps),
+        "judge_true": share([not faults(seen, request) for pair, request in zip(judged, requests, strict=True) for seen in pair]),
+        "judge_shuffled": share(
+            [not faults(seen, other) for pair, other in zip(judged, requests[1:] + requests[:1], strict=True) for seen in pair]
+        ),
+    }
+    return Evaluation(measures, tuple(painted))
+
+
+def prompts(grammar: Grammar) -> dict[str, list[str]]:
+    """The captions to paint, by kind, none twice: every colour is said; two objects stand in a relation; held-out pairs alone."""
+
+    def said(start, objects, grammar):
+        seen = set()
+        for seed in count(HELD_OUT_SEED + start):
+            scene = describe(seed, objects=objects, grammar=grammar)
+            request = read(scene.caption)
+            if all(thing.colour for thing in request.things) and request.relation != "and" and scene.caption not in seen:
+                seen.add(scene.caption)
+                yield scene.caption
+
+    sources = {
+        "one_object": said(10_000, 1, grammar.taught()),
+        "two_objects": said(20_000, 2, grammar.taught()),
+        "held_out_pairs": said(30_000, 1, grammar.held_out()),
+    }
+    return {kind: [*islice(source, PROMPTS[kind])] for kind, source in sources.items()}
+
+
+def _copy(model, picture):
+    return np.asarray(latents_to_image(model, image_to_latents(model, Image.fromarray(picture)).mean))
+
+
+def psnr(picture: np.ndarray, copy: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in dB of two uint8 pictures; infinite if they are the same."""
+    error = np.square(picture.astype(float) - copy).mean()
+    return float(10 * np.log10(255**2 / error)) if error else float("inf")
+
+
+def retrieved(model: StableDiffusion, scenes: Sequence[Scene]) -> list[bool]:
+    """For every scene, whether its caption is the one that CLIP finds nearest to its picture."""
+    captions = [scene.caption for scene in scenes]
+    images = torch.stack([image_features(model, Image.fromarray(scene.picture)) for scene in tqdm(scenes, "CLIP looks")])
+    texts = torch.stack([encode_text(model, caption).projected for caption in tqdm(captions, "CLIP reads")])
+    nearest = cosine_similarity(images, texts).argmax(1).tolist()
+    return [captions[found] == caption for found, caption in zip(nearest, captions, strict=True)]
+
+
+def attention_iou(trace: Trace, seen: Seen, name: str) -> float | None:
+    """Overlap (intersection over union) of where the word for an object was read and where it is; None if it is not there."""
+    thing = next((thing for thing in seen.things if thing.name == name), None)
+    place = next(index for index, word in enumerate(trace.tokens.words) if word.lower() in OBJECT_WORDS[name])
+    if thing is None:
+        return None
+    heat = Image.fromarray(trace.heat_map(place)).resize((trace.width, trace.height), Image.Resampling.BILINEAR)
+    read_at = np.asarray(heat) > HEAT
+    return float((read_at & thing.mask).sum() / (read_at | thing.mask).sum())
+
+
+def share(right: Sequence[bool]) -> Measure:
+    """A share and its interval (Wilson, 1927)."""
+    n, p = len(right), float(np.mean(right))
+    middle, half = p + Z**2 / (2 * n), Z * np.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
+    scale = 1 + Z**2 / n
+    return Measure(p, float((middle - half) / scale), float((middle + half) / scale), n)
+
+
+def average(values: Sequence[float]) -> Measure:
+    """A mean and its normal interval."""
+    n = len(values)
+    mean = float(np.mean(values)) if n else float("nan")
+    half = float(Z * np.std(values, ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
+    return Measure(mean, mean - half, mean + half, n)

@@ -1,0 +1,161 @@
+"""The judge: says whether a picture shows what a caption asks for, without asking the checkpoint that painted it.
+
+Its eyes are two small networks, trained on drawn scenes only (`training/judge.py`). One says of every 2 x 2 square of a picture
+whether it belongs to a thing and in which colour, and which place and style it speaks for. What hangs together is one thing;
+the other network names it.
+
+>>> judge = load_judge()
+>>> faults(judge.look(picture), read("a red car below a yellow star"))
+['no red car', 'an extra blue fish']
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from diffusers import UNet2DModel
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image
+from safetensors.torch import load_model
+from scipy.ndimage import label
+from torch import Tensor, nn
+from torch.nn.functional import pixel_unshuffle
+
+from ..model import data_folder
+from .captions import Request
+from .objects import BLOT
+from .scenes import PIXEL
+from .world import COLOURS, OBJECTS, PLACES, RELATIONS, STYLES
+
+NAMES = (*OBJECTS, BLOT)
+PARTS = (1, len(COLOURS), len(PLACES), len(STYLES))
+SQUARE = 2  # edge in pixels of what is judged as one
+SMALLEST = 20  # squares; the smallest object drawn covers twice as many
+CROP = 40  # pixels to which a thing is brought before it is named
+# Set on drawn scenes apart from those of the evaluation. Pale parts, a white sail over sand, are things too: so a square need not
+# be a thing for sure. A small thing that the VAE has blurred is no blot yet: so only a sure blot is one.
+LEAST_THING, SURE_BLOT, SURE_PIXELS = 0.12, 0.9, 0.6
+
+
+@dataclass(frozen=True, eq=False)
+class SeenThing:
+    """One thing found in a picture; `name` is "blot" for one that is no object of the book. `centre` is (x, y) in pixels."""
+
+    name: str
+    colour: str
+    centre: tuple[float, float]
+    mask: Bool[np.ndarray, "height width"]
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """All that the judge sees in a picture, the largest thing first."""
+
+    things: tuple[SeenThing, ...]
+    place: str
+    style: str
+
+
+class Eyes(nn.Module):
+    """The two networks of the judge."""
+
+    def __init__(self):
+        super().__init__()
+        self.ground = UNet2DModel(
+            sample_size=64, in_channels=3 * SQUARE**2, out_channels=sum(PARTS), block_out_channels=(16, 32, 64, 64), layers_per_block=1,
+            down_block_types=("DownBlock2D",) * 4, up_block_types=("UpBlock2D",) * 4, attention_head_dim=16, norm_num_groups=8,
+        )  # fmt: skip
+        widths = (3, 32, 64, 128)
+        blocks = [
+            nn.Sequential(nn.Conv2d(w, v, 3, padding=1), nn.GroupNorm(8, v), nn.SiLU(),
+                          nn.Conv2d(v, v, 3, padding=1), nn.GroupNorm(8, v), nn.SiLU(), nn.MaxPool2d(2))
+            for w, v in pairwise(widths)
+        ]  # fmt: skip
+        self.name = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(widths[-1] * (CROP // 8) ** 2, len(NAMES)))
+
+    def see(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Pictures (n, 3, h, w) in -1..1 -> logits: thing (n, h/2, w/2), colours (n, 11, h/2, w/2), places (n, 8), styles (n, 4)."""
+        things, colours, places, styles = self.ground(pixel_unshuffle(pictures, SQUARE), 0).sample.split(PARTS, 1)
+        # The ground speaks for the place; an even ground looks the same in paint and in pixels, so the things speak for the style.
+        weight = things.detach().sigmoid() + 0.01
+        return things[:, 0], colours, places.mean((2, 3)), (styles * weight).sum((2, 3)) / weight.sum((2, 3))
+
+
+class Judge:
+    """Trained eyes, ready to look."""
+
+    def __init__(self, eyes: Eyes):
+        self.eyes = eyes.eval()
+
+    @torch.no_grad()
+    def look(self, picture: UInt8[np.ndarray, "height width 3"]) -> Seen:
+        """Find the things, the place and the style of one picture; its height and width must be multiples of 16."""
+        things, colours, places, styles = (part[0] for part in self.eyes.see(as_input(picture)))
+        islands, count = label((things.sigmoid() > LEAST_THING).numpy())
+        found = []
+        for squares in (islands == island for island in range(1, count + 1)):
+            if squares.sum() >= SMALLEST:
+                colour = list(COLOURS)[colours[:, torch.from_numpy(squares)].log_softmax(0).mean(1).argmax()]
+                mask = squares.repeat(SQUARE, 0).repeat(SQUARE, 1)
+                *objects, blot = self.eyes.name(as_input(cut_out(picture, mask)))[0].softmax(0).tolist()
+                name = BLOT if blot > SURE_BLOT else OBJECTS[np.argmax(objects)]
+                rows, columns = np.nonzero(mask)
+                found.append(SeenThing(name, colour, (float(columns.mean() + 0.5), float(rows.mean() + 0.5)), mask))
+        found.sort(key=lambda thing: -thing.mask.sum())
+        style = STYLES[styles.argmax()]
+        if style in ("flat", "pixel"):
+            style = "pixel" if share_on_grid(picture) > SURE_PIXELS else "flat"
+        return Seen(tuple(found), PLACES[places.argmax()], style)
+
+
+def share_on_grid(picture: UInt8[np.ndarray, "height width 3"]) -> float:
+    """The share of all change from pixel to pixel that falls on the lines between squares of pixel art: 1 there, else about 1/3."""
+    changes = [np.abs(np.diff(picture.astype(float), axis=axis)).sum((1 - axis, 2)) for axis in (0, 1)]
+    return float(np.mean([change[PIXEL - 1 :: PIXEL].sum() / max(change.sum(), 1.0) for change in changes]))
+
+
+def as_input(picture: UInt8[np.ndarray, "height width 3"]) -> Float[Tensor, "1 3 height width"]:
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 127.5 - 1
+
+
+def cut_out(picture: UInt8[np.ndarray, "height width 3"], mask: Bool[np.ndarray, "height width"]) -> UInt8[np.ndarray, "40 40 3"]:
+    """The square around a thing, brought to one size; beyond the picture's edge it is gray."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    half = max(rows[-1] - rows[0], columns[-1] - columns[0]) / 2 + 3
+    y, x = (rows[0] + rows[-1] + 1) / 2, (columns[0] + columns[-1] + 1) / 2
+    padded = np.pad(picture, ((64, 64), (64, 64), (0, 0)), constant_values=127)
+    box = (64 + x - half, 64 + y - half, 64 + x + half, 64 + y + half)
+    return np.asarray(Image.fromarray(padded).resize((CROP, CROP), Image.Resampling.BILINEAR, box))
+
+
+def faults(seen: Seen, request: Request) -> list[str]:
+    """What is wrong with a picture that should show `request`; empty if all is right. What is left unsaid is free."""
+    found, left, centres = [], list(seen.things), {}
+    # Things asked for in a colour choose first: "a car left of a red car" must leave the red one to the second.
+    for index, thing in sorted(enumerate(request.things), key=lambda item: item[1].colour is None):
+        fitting = [other for other in left if other.name == thing.name and thing.colour in (None, other.colour)]
+        if fitting:
+            left.remove(fitting[0])
+            centres[index] = fitting[0].centre
+        else:
+            found.append(f"no {thing.colour + ' ' if thing.colour else ''}{thing.name}")
+    for other in left:
+        found.append(f"something {other.colour} that is no object" if other.name == BLOT else f"an extra {other.colour} {other.name}")
+    if request.relation in RELATIONS and len(centres) == 2:
+        (x, y), (x2, y2) = centres[0], centres[1]
+        along, across = np.array(RELATIONS[request.relation]), np.array(RELATIONS[request.relation])[::-1]
+        if not along @ (x - x2, y - y2) > abs(across @ (x - x2, y - y2)):
+            found.append(f"the {request.things[0].name} is not {request.relation} the {request.things[1].name}")
+    if request.place not in (None, seen.place):
+        found.append(f"the place is {seen.place}, not {request.place}")
+    if request.style not in (None, seen.style):
+        found.append(f"the style is {seen.style}, not {request.style}")
+    return found
+
+
+def load_judge() -> Judge:
+    """The judge that the project ships; it looks on the CPU. Raises FileNotFoundError if its file is missing."""
+    eyes = Eyes()
+    load_model(eyes, data_folder("assets") / "judge.safetensors")
+    return Judge(eyes)
