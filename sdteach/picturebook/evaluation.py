@@ -18,10 +18,10 @@ from ..pipeline import generate
 from ..text_encoder import cosine_similarity, encode_text, image_features
 from ..trace import Trace
 from ..vae import image_to_latents, latents_to_image
-from .captions import OBJECT_WORDS, known_grammar, read
+from .captions import OBJECT_WORDS, known_grammar, read, vocabulary
 from .judge import Judge, Seen, faults
-from .scenes import HELD_OUT_SEED, Scene, describe, scene_from_seed
-from .world import WORLD, Grammar
+from .scenes import HELD_OUT_SEED, Scene, describe, draw
+from .world import WORLD
 
 SCENES = 250
 PROMPTS = {"one_object": 80, "two_objects": 80, "held_out_pairs": 40}
@@ -63,13 +63,13 @@ def evaluate(model: StableDiffusion, judge: Judge, guidance_scale: float = 7.5) 
     """Measure a checkpoint on scenes and prompts of the words it knows. Raises ValueError if it lacks a CLIP image tower."""
     if model.image_encoder is None or model.text_projection is None:
         raise ValueError(f"expected a checkpoint with CLIP's image tower and projection, got {model.name!r} without; picturebook has them")
-    grammar = known_grammar(model.vocabulary) if model.vocabulary is not None else WORLD
-    scenes = [scene_from_seed(HELD_OUT_SEED + index, grammar=grammar) for index in range(SCENES)]
+    words = model.vocabulary or frozenset(vocabulary(WORLD))
+    scenes = [draw(description) for description in islice(_in_words(words, 0, None, known_grammar(words)), SCENES)]
     copies = [_copy(model, scene.picture) for scene in tqdm(scenes, "through the VAE and back")]
     judged = [(judge.look(scene.picture), judge.look(copy)) for scene, copy in tqdm([*zip(scenes, copies, strict=True)], "judging scenes")]
     requests = [read(scene.caption) for scene in scenes]
     painted, overlaps = [], []
-    asked = [(kind, prompt) for kind, texts in prompts(grammar).items() for prompt in texts]
+    asked = [(kind, prompt) for kind, texts in prompts(words).items() for prompt in texts]
     for seed, (kind, prompt) in enumerate(tqdm(asked, "painting prompts")):
         trace = generate(model, prompt, guidance_scale=guidance_scale, seed=seed, collect=("attention",))
         seen, request = judge.look(trace.pixels), read(prompt)
@@ -88,24 +88,29 @@ def evaluate(model: StableDiffusion, judge: Judge, guidance_scale: float = 7.5) 
     return Evaluation(measures, tuple(painted))
 
 
-def prompts(grammar: Grammar) -> dict[str, list[str]]:
-    """The captions to paint, by kind, none twice: every colour is said; two objects stand in a relation; held-out pairs alone."""
+def prompts(words: frozenset[str]) -> dict[str, list[str]]:
+    """The captions to paint, in these `words`, by kind, none twice: every colour is said; two objects stand in a relation;
+    held-out pairs stand alone."""
+    grammar, asked = known_grammar(words), {}
+    sources = {"one_object": (10_000, 1, grammar.taught()), "two_objects": (20_000, 2, grammar.taught()),
+               "held_out_pairs": (30_000, 1, grammar.held_out())}  # fmt: skip
+    for kind, source in sources.items():
+        captions = (description.caption for description in _in_words(words, *source))
+        asked[kind] = [*islice(dict.fromkeys(islice(filter(_says_all, captions), 8 * PROMPTS[kind])), PROMPTS[kind])]
+    return asked
 
-    def said(start, objects, grammar):
-        seen = set()
-        for seed in count(HELD_OUT_SEED + start):
-            scene = describe(seed, objects=objects, grammar=grammar)
-            request = read(scene.caption)
-            if all(thing.colour for thing in request.things) and request.relation != "and" and scene.caption not in seen:
-                seen.add(scene.caption)
-                yield scene.caption
 
-    sources = {
-        "one_object": said(10_000, 1, grammar.taught()),
-        "two_objects": said(20_000, 2, grammar.taught()),
-        "held_out_pairs": said(30_000, 1, grammar.held_out()),
-    }
-    return {kind: [*islice(source, PROMPTS[kind])] for kind, source in sources.items()}
+def _in_words(words, start, objects, grammar):
+    """Scenes that were never trained on, from a seed on, whose captions need no other words."""
+    for seed in count(HELD_OUT_SEED + start):
+        description = describe(seed, objects=objects, grammar=grammar)
+        if {*description.caption.replace(",", "").split()} <= words:
+            yield description
+
+
+def _says_all(caption):
+    request = read(caption)
+    return all(thing.colour for thing in request.things) and request.relation != "and"
 
 
 def _copy(model, picture):
