@@ -40,15 +40,15 @@ class Recipe:
     unet_small: Phase
     unet_large: Phase
     unet_guidance: Phase
-    best_guidance: float = 3.0
+    best_guidance: float = 2.5
     judge: Phase = Phase(steps=2_100, batch=32, learning_rate=2e-3, ema_decay=0.99, warmup=50)
     held_out_scenes: int = 250
     seed: int = 0
 
     def shortened(self, share: float) -> "Recipe":
-        """The same recipe with `share` (0..1) of all scenes and steps: a rehearsal."""
-        phases = {name: replace(phase, steps=max(2, round(phase.steps * share)), warmup=1) for name, phase in vars(self).items()
-                  if isinstance(phase, Phase)}  # fmt: skip
+        """The same recipe with `share` (0..1) of all scenes and steps, and batches of 32 at most: a rehearsal."""
+        phases = {name: replace(phase, steps=max(2, round(phase.steps * share)), batch=min(phase.batch, 32), warmup=1)
+                  for name, phase in vars(self).items() if isinstance(phase, Phase)}  # fmt: skip
         counts = {name: max(16, round(count * share)) for name, count in vars(self).items() if name.endswith("_scenes")}
         return replace(self, **phases, **counts)
 
