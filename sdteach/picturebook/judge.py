@@ -90,7 +90,9 @@ class Judge:
 
     @torch.no_grad()
     def look(self, picture: UInt8[np.ndarray, "height width 3"]) -> Seen:
-        """Find the things, the place and the style of one picture; its height and width must be multiples of 16."""
+        """Find the things, the place and the style of one picture. Raises ValueError unless its edges are multiples of 16."""
+        if picture.shape[0] % 16 or picture.shape[1] % 16:
+            raise ValueError(f"expected a picture whose edges are multiples of 16, got {picture.shape[1]} x {picture.shape[0]}; resize it")
         things, colours, places, styles = (part[0] for part in self.eyes.see(as_input(picture)))
         islands, count = label((things.sigmoid() > LEAST_THING).numpy())
         found = []

@@ -124,6 +124,12 @@ def test_pixel_art_changes_on_its_grid_alone():
     assert share_on_grid(np.zeros((16, 16, 3), np.uint8)) == 0
 
 
+@pytest.mark.parametrize("shape", [(100, 128, 3), (128, 72, 3)])
+def test_a_picture_of_another_grid_is_refused(judge, shape):
+    with pytest.raises(ValueError, match="multiples of 16"):
+        judge.look(np.zeros(shape, np.uint8))
+
+
 def test_a_thing_is_cut_out_whole_and_square():
     picture, mask = np.zeros((128, 128, 3), np.uint8), np.zeros((128, 128), bool)
     picture[0:20, 90:128] = 255
