@@ -1,5 +1,6 @@
 """The command: what it makes, what it says, and that a mistake never ends in a traceback."""
 
+import json
 import os
 import subprocess
 import sys
@@ -181,3 +182,20 @@ def test_help_has_examples(command):
     done = subprocess.run([sys.executable, "-c", code, *command, "--help"], capture_output=True, text=True, check=True)
     assert "Example" in done.stdout or not command
     assert "torch" not in done.stderr
+
+
+def test_evaluate_prints_a_table_or_one_json_object_and_draws_sheets(sdteach_command, monkeypatch, tmp_path):
+    monkeypatch.setattr("sdteach.picturebook.evaluation.SCENES", 3)
+    monkeypatch.setattr("sdteach.picturebook.evaluation.PROMPTS", {"one_object": 1, "two_objects": 3, "held_out_pairs": 1})
+    status, out, err = sdteach_command("evaluate", "--json", "--sheets", tmp_path / "sheets")
+    assert status == 0, err
+    result = json.loads(out)
+    names = ["vae_psnr", "clip_top1", "one_object", "two_objects", "held_out_pairs", "attention_miou", "judge_true", "judge_shuffled"]
+    assert list(result) == [*names, "intervals", "cases"]
+    assert all(result["intervals"][name][0] <= result[name] <= result["intervals"][name][1] for name in names if name != "attention_miou")
+    assert result["cases"]["two_objects"] == 3
+    assert Image.open(tmp_path / "sheets" / "samples.png").width > 1000
+    status, out, _ = sdteach_command("evaluate")
+    assert status == 0
+    assert all(name in out for name in names)
+    assert "at most 5%" in out
