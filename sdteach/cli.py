@@ -113,7 +113,7 @@ def doctor() -> None:
     sys.exit(1 if ill else 0)
 
 
-@app.command(epilog="Example:  [bold]sdteach train runs/first --share 0.01[/]   a rehearsal of a few minutes")
+@app.command(epilog="Example:  [bold]sdteach train runs/first --share 0.01[/]   a rehearsal")
 def train(
     folder: Annotated[Path, typer.Argument(help="Where scenes, states, loss curves, samples and the finished checkpoint go.")],
     preset: Annotated[str, typer.Option(help="cpu (a dozen objects, hours on two cores) or accelerator (the whole world).")] = "cpu",

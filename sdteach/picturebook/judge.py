@@ -25,7 +25,7 @@ from torch.nn.functional import pixel_unshuffle
 from ..model import data_folder
 from .captions import Request
 from .objects import BLOT
-from .scenes import PIXEL
+from .scenes import PIXEL, box_of
 from .world import COLOURS, OBJECTS, PLACES, RELATIONS, STYLES
 
 NAMES = (*OBJECTS, BLOT)
@@ -33,8 +33,8 @@ PARTS = (1, len(COLOURS), len(PLACES), len(STYLES))
 SQUARE = 2  # edge in pixels of what is judged as one
 SMALLEST = 20  # squares; the smallest object drawn covers twice as many
 CROP = 40  # pixels to which a thing is brought before it is named
-# Set on drawn scenes apart from those of the evaluation. Pale parts, a white sail over sand, are things too: so a square need not
-# be a thing for sure. A small thing that the VAE has blurred is no blot yet: so only a sure blot is one.
+# Set on drawn scenes, and their copies from a VAE, apart from those of the evaluation. Pale parts, a white sail over sand, are
+# things too: so a square need not be a thing for sure. A small thing that the VAE has blurred is no blot yet: so only a sure one is.
 LEAST_THING, SURE_BLOT, SURE_PIXELS = 0.12, 0.9, 0.6
 
 
@@ -123,9 +123,8 @@ def as_input(picture: UInt8[np.ndarray, "height width 3"]) -> Float[Tensor, "1 3
 
 def cut_out(picture: UInt8[np.ndarray, "height width 3"], mask: Bool[np.ndarray, "height width"]) -> UInt8[np.ndarray, "40 40 3"]:
     """The square around a thing, brought to one size; beyond the picture's edge it is gray."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    half = max(rows[-1] - rows[0], columns[-1] - columns[0]) / 2 + 3
-    y, x = (rows[0] + rows[-1] + 1) / 2, (columns[0] + columns[-1] + 1) / 2
+    left, top, right, bottom = box_of(mask)
+    half, x, y = (max(right - left, bottom - top) - 1) / 2 + 3, (left + right) / 2, (top + bottom) / 2
     padded = np.pad(picture, ((64, 64), (64, 64), (0, 0)), constant_values=127)
     box = (64 + x - half, 64 + y - half, 64 + x + half, 64 + y + half)
     return np.asarray(Image.fromarray(padded).resize((CROP, CROP), Image.Resampling.BILINEAR, box))

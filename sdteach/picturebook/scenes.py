@@ -197,7 +197,7 @@ def draw(description: Description) -> Scene:
         picture = _squares(picture)
     return Scene(
         picture, description.caption,
-        tuple(SceneObject(thing.name, thing.colour, thing.size, mask, _box(mask)) for thing, mask in objects),
+        tuple(SceneObject(thing.name, thing.colour, thing.size, mask, box_of(mask)) for thing, mask in objects),
         description.place, style, description.relation,
     )  # fmt: skip
 
@@ -223,7 +223,8 @@ def _mix(paint, colour):
     return tuple(np.round(own + abs(paint) * (towards - own)).astype(int).tolist())
 
 
-def _box(mask):
+def box_of(mask):
+    """The smallest box (left, top, right, bottom) around a mask, right and bottom outside."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 

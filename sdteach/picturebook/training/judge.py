@@ -13,7 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from ..judge import NAMES, SQUARE, Eyes, as_input, cut_out
 from ..objects import BLOT
-from ..scenes import HELD_OUT_SEED, describe, draw
+from ..scenes import HELD_OUT_SEED, box_of, describe, draw
 from ..world import COLOURS, PLACES, STYLES, WORLD
 
 BLOT_SHARE = 0.1
@@ -71,8 +71,8 @@ def sight(seed):
 
 def _shaken(rng, mask):
     """A box that is off by a few pixels, as one found by eye is."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    edges = np.array([[rows[0], rows[-1]], [columns[0], columns[-1]]])
+    left, top, right, bottom = box_of(mask)
+    edges = np.array([[top, bottom - 1], [left, right - 1]])
     # Sorted, since a very thin thing can be shaken inside out.
     (top, bottom), (left, right) = np.sort(np.clip(edges + rng.integers(-3, 4, 4).reshape(2, 2), 0, len(mask) - 1))
     box = np.zeros_like(mask)

@@ -54,7 +54,7 @@ class Recipe:
 
 
 PRESETS = {
-    # Two cores, five hours: a dozen objects, up to two of them, no styles.
+    # Two cores, hours: a dozen objects, up to two of them, no styles.
     "cpu": Recipe(
         grammar=SMALL_WORLD,
         large_scenes=30_000,
@@ -70,7 +70,7 @@ PRESETS = {
         unet_large=Phase(steps=1_900, batch=32, learning_rate=5e-4, ema_decay=0.998),
         unet_guidance=Phase(steps=350, batch=24, learning_rate=2e-4, ema_decay=0.99, warmup=50),
     ),
-    # One H100 and 16 cores, 25 minutes: the whole world.
+    # One H100 and 16 cores, meant for 25 minutes and not yet run: the whole world.
     "accelerator": Recipe(
         grammar=WORLD,
         large_scenes=240_000,
