@@ -4,6 +4,8 @@ import contextlib
 import json
 import math
 import os
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -94,6 +96,31 @@ def generate(
         sys.exit(130)
 
 
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    epilog="Example:  [bold]sdteach lab[/], or [bold]sdteach lab my-lessons --no-browser --port 8899[/]",
+)
+def lab(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="Where your copy of the lessons is, or goes.")] = Path("sdteach-lessons"),
+) -> None:
+    """Open JupyterLab on a copy of the lessons that is yours to change; what you changed stays. Other options go to JupyterLab."""
+    from .model import data_folder
+
+    options = context.args
+    if str(folder).startswith("-"):  # no folder was named, the first of JupyterLab's options stands in its place
+        folder, options = Path("sdteach-lessons"), [str(folder), *options]
+    lessons = sorted(data_folder("lessons").glob("*.ipynb"))
+    if folder.resolve() == lessons[0].parent.resolve():
+        raise ValueError(f"expected a folder of your own, got {folder}, which holds the lessons themselves; name another")
+    _check_writable(folder / lessons[0].name)
+    new = [lesson for lesson in lessons if not (folder / lesson.name).exists()]
+    for lesson in new:
+        shutil.copyfile(lesson, folder / lesson.name)
+    said.print(Text.assemble((str(folder), "bold"), f"  {len(new)} lessons copied, {len(lessons) - len(new)} kept as they were"))
+    sys.exit(subprocess.call([sys.executable, "-m", "jupyterlab", str(folder / lessons[0].name), *options]))
+
+
 @app.command(epilog="Example:  [bold]sdteach doctor[/]")
 def doctor() -> None:
     """Say what works here, and what to do about what does not."""
@@ -118,7 +145,7 @@ def train(
     folder: Annotated[Path, typer.Argument(help="Where scenes, states, loss curves, samples and the finished checkpoint go.")],
     preset: Annotated[str, typer.Option(help="cpu (a dozen objects, hours on two cores) or accelerator (the whole world).")] = "cpu",
     stage: Annotated[
-        list[str] | None, typer.Option(help="Only this stage (may be repeated): scenes, clip, vae, unet, guidance, pack, judge.")
+        list[str] | None, typer.Option(help="Only this stage (may be repeated): scenes, clip, vae, decoder, unet, guidance, pack, judge.")
     ] = None,
     share: Annotated[float, typer.Option(min=0.0, max=1.0, help="The share of all scenes and steps; 1 is the whole recipe.")] = 1.0,
 ) -> None:
@@ -210,10 +237,11 @@ def _draw_samples(file, pictures, captions):
 
 
 def _save_figure(figure, path, kind):
+    from .plots.style import DPI
     from .trace import write_atomically
 
     data = BytesIO()
-    figure.savefig(data, format=kind, dpi=110)
+    figure.savefig(data, format=kind, dpi=DPI)
     write_atomically(path, data.getvalue())
 
 

@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
+from PIL import Image
 from torch import Tensor
 
 from .model import StableDiffusion
 from .records import Record
+from .vae import image_to_latents, latents_to_image
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,6 +41,33 @@ def add_noise(model: StableDiffusion, latents: Tensor, noise: Tensor, timestep: 
         raise ValueError(f"expected noise of the latents' shape {tuple(latents.shape)}, got {tuple(noise.shape)}")
     kept = alpha_cumprod_at(model.scheduler, timestep).to(latents)
     return kept**0.5 * latents + (1 - kept) ** 0.5 * noise.to(latents)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Noised(Record):
+    """A picture at one time of the forward process: with noise in its pixels, in its latents, and those latents decoded."""
+
+    timestep: float
+    alpha_cumprod: float
+    pixels: UInt8[np.ndarray, "height width 3"]
+    latents: Float[Tensor, "1 channels _ _"]
+    decoded: UInt8[np.ndarray, "height width 3"]
+
+
+def forward_process(model: StableDiffusion, picture: Image.Image, timestep: int | float, seed: int = 0) -> Noised:
+    """Carry a picture to `timestep` by `add_noise`, once as pixels (-1..1) and once as latents, both with the noise of `seed`."""
+    generator = torch.Generator().manual_seed(seed)
+    latents = image_to_latents(model, picture).mean
+    noisy = add_noise(model, latents, torch.randn(latents.shape, generator=generator), timestep)
+    clean = torch.from_numpy(np.array(picture.convert("RGB"))).float() / 127.5 - 1
+    pixels = add_noise(model, clean, torch.randn(clean.shape, generator=generator), timestep)
+    return Noised(float(timestep), float(alpha_cumprod_at(model.scheduler, timestep)), _bytes(pixels), noisy,
+                  np.asarray(latents_to_image(model, noisy)))  # fmt: skip
+
+
+def _bytes(pixels):
+    """Pixels of -1..1 as 0..255; what lies outside is cut off, as on any screen."""
+    return ((pixels.numpy() + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
 
 
 def alpha_cumprod_at(scheduler, timestep: int | float | Tensor) -> Float[Tensor, ""]:

@@ -31,14 +31,18 @@ def encode_text(model: StableDiffusion, tokens: Tokens | str) -> TextFeatures:
     if not isinstance(tokens, Tokens):
         tokens = tokenize(model, tokens)
     ids = torch.from_numpy(tokens.ids)[None].to(model.device)
-    mask = None
-    if getattr(model.text_encoder.config, "use_attention_mask", False):
-        mask = (torch.arange(ids.shape[1], device=ids.device) <= tokens.end)[None].long()
-    out = model.text_encoder(ids, attention_mask=mask, output_hidden_states=True)
+    out = model.text_encoder(ids, attention_mask=_mask(model, tokens), output_hidden_states=True)
     # A tower that carries its own projection returns the projected vector first and no pooled one.
     pooled = out.pooler_output if "pooler_output" in out else out.last_hidden_state[:, tokens.end]
     projected = model.text_projection(pooled)[0] if model.text_projection is not None else None
     return TextFeatures(tokens, out.last_hidden_state[0], torch.cat(out.hidden_states), pooled[0], projected)
+
+
+def _mask(model, tokens):
+    """1 for the places that may be read, 0 for padding, for the few checkpoints that ask for it; else None."""
+    if not getattr(model.text_encoder.config, "use_attention_mask", False):
+        return None
+    return (torch.arange(len(tokens.ids), device=model.device) <= tokens.end)[None].long()
 
 
 @torch.no_grad()
@@ -62,3 +66,59 @@ def cosine_similarity(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Float
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
         raise ValueError(f"expected (n, d) and (m, d), got {tuple(a.shape)} and {tuple(b.shape)}; one vector v is v[None]")
     return torch.nn.functional.normalize(a.float()) @ torch.nn.functional.normalize(b.float()).T
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class WordCosines(Record):
+    """The cosine of every word of one text with every word of another, in every layer (see `TextFeatures.layers`)."""
+
+    values: Float[Tensor, "depth first second"]
+    first: tuple[str, ...]
+    second: tuple[str, ...]
+
+
+def word_cosines(model: StableDiffusion, first: str, second: str) -> WordCosines:
+    """Compare two texts word by word, layer by layer; a word of several pieces is their mean. Raises ValueError for one without words."""
+    texts = encode_text(model, first), encode_text(model, second)
+    if not all(text.tokens.words for text in texts):
+        raise ValueError(f"expected two texts with at least one word each, got {first!r} and {second!r}")
+    one, other = (
+        torch.stack([text.layers[:, list(text.tokens.places(word))].mean(1) for word in range(len(text.tokens.words))], 1) for text in texts
+    )
+    values = torch.stack([cosine_similarity(a, b) for a, b in zip(one, other, strict=True)])
+    return WordCosines(values, texts[0].tokens.words, texts[1].tokens.words)
+
+
+def main_directions(vectors: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "n 2"], Float[Tensor, "2"]]:
+    """Vectors in the plane of their two main directions (principal components), and the share of the variance along each.
+
+    Raises ValueError for fewer than three vectors, which always lie in a plane.
+    """
+    if len(vectors) < 3:
+        raise ValueError(f"expected at least three vectors, got {len(vectors)}; two always lie in a plane")
+    centred = vectors.float() - vectors.float().mean(0)
+    u, lengths, _ = torch.linalg.svd(centred, full_matrices=False)
+    return u[:, :2] * lengths[:2], lengths[:2] ** 2 / (lengths**2).sum()
+
+
+@torch.no_grad()
+def self_attention(model: StableDiffusion, tokens: Tokens | str) -> Float[Tensor, "layers heads places places"]:
+    """How much each place reads each other one in every layer of the text tower, summing to one; the tower is causal, so no
+    place reads a later one. Taken from the queries and keys of the run itself (Vaswani et al., 2017, equation 1).
+    """
+    layers = [module for name, module in model.text_encoder.named_modules() if name.endswith("self_attn")]
+    seen = []
+    hooks = [part.register_forward_hook(lambda _, __, out: seen.append(out)) for layer in layers for part in (layer.q_proj, layer.k_proj)]
+    try:
+        tokens = encode_text(model, tokens).tokens
+    finally:
+        for hook in hooks:
+            hook.remove()
+    mask, maps = _mask(model, tokens), []
+    for layer, *asked in zip(layers, seen[::2], seen[1::2], strict=True):
+        query, key = (part[0].float().unflatten(-1, (layer.num_heads, -1)).transpose(0, 1) for part in asked)
+        scores = query @ key.transpose(1, 2) * query.shape[-1] ** -0.5
+        hidden = torch.ones_like(scores).triu(1).bool()
+        hidden = hidden if mask is None else hidden | (mask == 0)
+        maps.append(scores.masked_fill(hidden, -torch.inf).softmax(-1))
+    return torch.stack(maps)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from diffusers.image_processor import VaeImageProcessor
 from jaxtyping import Float
@@ -38,11 +39,11 @@ def image_to_latents(model: StableDiffusion, picture: Image.Image, seed: int = 0
 
 
 @torch.no_grad()
-def latents_to_image(model: StableDiffusion, latents: Float[Tensor, "1 channels height width"]) -> Image.Image:
+def latents_to_image(model: StableDiffusion, latents: Float[Tensor | np.ndarray, "1 channels height width"]) -> Image.Image:
     """Decode latents that are scaled for the UNet. Raises ValueError for any other shape than (1, channels, h, w)."""
     channels = model.vae.config.latent_channels
     if latents.ndim != 4 or latents.shape[:2] != (1, channels):
         raise ValueError(f"expected latents of shape (1, {channels}, height/8, width/8), got {tuple(latents.shape)}")
-    latents = latents.to(model.device, model.dtype)
+    latents = torch.as_tensor(latents).to(model.device, model.dtype)
     decoded = model.vae.decode(latents / model.vae.config.scaling_factor).sample
     return VaeImageProcessor(vae_scale_factor=model.vae_scale_factor).postprocess(decoded)[0]

@@ -80,12 +80,12 @@ def diffusers_latents():
 def isolated(tmp_path):
     """Run Python code in a fresh process and an empty folder, with the network refused."""
 
-    def run(code, *arguments, path=ROOT, **environment):
+    def run(code, *arguments, path=ROOT, text_in=None, **environment):
         paths = [str(path), str(ROOT / "tests" / "offline")]
         kept = {name: value for name, value in os.environ.items() if name not in {"SDTEACH_MODEL", "PYTHONPATH"}}
         return subprocess.run(
             [sys.executable, "-c", code, *map(str, arguments)], cwd=tmp_path, text=True, capture_output=True, timeout=300, check=False,
-            env=kept | {"PYTHONPATH": os.pathsep.join(paths)} | environment,
+            input=text_in, env=kept | {"PYTHONPATH": os.pathsep.join(paths)} | environment,
         )  # fmt: skip
 
     return run

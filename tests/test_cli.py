@@ -126,6 +126,87 @@ def test_interrupted_it_keeps_what_it_has(sdteach_command, tmp_path, monkeypatch
     assert len(sdteach.Trace.load(tmp_path / "t.safetensors").steps) == 2
 
 
+@pytest.fixture
+def lab(sdteach_command, monkeypatch, tmp_path):
+    """Run `sdteach lab` on two lessons -> (status, stdout, stderr), what was started; nothing is."""
+    lessons = tmp_path / "packaged"
+    lessons.mkdir()
+    for name in ("00_first.ipynb", "01_second.ipynb", "exercises.toml"):
+        (lessons / name).write_text(f"packaged {name}")
+    monkeypatch.setattr("sdteach.model.data_folder", {"lessons": lessons}.__getitem__)
+    started = []
+
+    def run(*arguments, status=0):
+        monkeypatch.setattr(subprocess, "call", lambda command: started.append(command) or status)
+        started.clear()
+        return sdteach_command("lab", *arguments), started
+
+    return run
+
+
+def test_lab_opens_jupyterlab_on_a_copy_of_the_lessons(lab, tmp_path):
+    (status, out, _), started = lab()
+    assert status == 0
+    assert "2 lessons copied, 0 kept" in " ".join(out.split())
+    copies = tmp_path / "sdteach-lessons"
+    assert {path.name: path.read_text() for path in copies.iterdir()} == {
+        name: f"packaged {name}" for name in ("00_first.ipynb", "01_second.ipynb")
+    }
+    assert started == [[sys.executable, "-m", "jupyterlab", "sdteach-lessons/00_first.ipynb"]]
+
+
+def test_lab_keeps_what_was_changed(lab, tmp_path):
+    lab("mine/deep")
+    (tmp_path / "mine" / "deep" / "01_second.ipynb").write_text("my answers")
+    (tmp_path / "mine" / "deep" / "00_first.ipynb").unlink()
+    (status, out, _), started = lab("mine/deep")
+    assert status == 0
+    assert "1 lessons copied, 1 kept" in " ".join(out.split())
+    assert (tmp_path / "mine" / "deep" / "01_second.ipynb").read_text() == "my answers"
+    assert (tmp_path / "mine" / "deep" / "00_first.ipynb").read_text() == "packaged 00_first.ipynb"
+    assert started[0][3] == "mine/deep/00_first.ipynb"
+
+
+@pytest.mark.parametrize(("arguments", "folder", "options"), [
+    (["mine", "--no-browser", "--port", "8899"], "mine", ["--no-browser", "--port", "8899"]),
+    (["mine", "--ServerApp.token=a b"], "mine", ["--ServerApp.token=a b"]),
+    (["--no-browser", "--port", "8899"], "sdteach-lessons", ["--no-browser", "--port", "8899"]),
+    (["--no-browser"], "sdteach-lessons", ["--no-browser"]), (["--port=1"], "sdteach-lessons", ["--port=1"]),
+])  # fmt: skip
+def test_lab_passes_other_options_on(lab, tmp_path, arguments, folder, options):
+    (status, _, err), started = lab(*arguments)
+    assert status == 0, err
+    assert started == [[sys.executable, "-m", "jupyterlab", f"{folder}/00_first.ipynb", *options]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["packaged", folder])
+
+
+def test_lab_ends_as_jupyterlab_ended(lab):
+    assert lab(status=3)[0][0] == 3
+
+
+@pytest.mark.parametrize("folder", ["packaged", "./packaged/", "link", "other/../packaged"])
+def test_lab_leaves_the_lessons_themselves_alone(lab, tmp_path, folder):
+    (tmp_path / "link").symlink_to("packaged")
+    (tmp_path / "other").mkdir()
+    (status, _, err), started = lab(folder)
+    assert status == 1
+    assert "expected a folder of your own" in " ".join(err.split())
+    assert not started
+
+
+@pytest.mark.parametrize("folder", ["file", "file/mine", pytest.param(
+    "locked", marks=pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+)])  # fmt: skip
+def test_lab_needs_a_folder_that_may_be_written_to(lab, tmp_path, folder):
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "locked").mkdir(mode=0o500)
+    (status, _, err), started = lab(folder)
+    assert status == 1
+    assert "cannot write" in err
+    assert not started
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
 def test_doctor(sdteach_command, monkeypatch, tmp_path):
     status, out, _ = sdteach_command("doctor")
     assert status == 0, out
@@ -161,11 +242,11 @@ def test_train_leaves_loss_curves_and_sample_sheets(sdteach_command, monkeypatch
     status, out, err = sdteach_command("train", tmp_path / "run", "--share", "0.00005")
     assert status == 0, err
     assert "sdteach evaluate --model" in out
-    for phase in ("clip", "vae", "unet_single", "unet_small", "unet_large", "unet_guidance"):
+    for phase in ("clip", "vae", "decoder", "unet_single", "unet_small", "unet_large", "unet_guidance"):
         assert Image.open(tmp_path / "run" / phase / "losses.png").width > 800
     for phase in ("unet_single", "unet_guidance"):
         (sheet,) = (tmp_path / "run" / phase).glob("samples_*.png")
-        assert Image.open(sheet).width > 1000
+        assert Image.open(sheet).width > 200  # one picture
 
 
 def test_train_refuses_what_it_does_not_know(sdteach_command, tmp_path):
@@ -176,7 +257,7 @@ def test_train_refuses_what_it_does_not_know(sdteach_command, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("command", [[], ["generate"], ["doctor"], ["train"]])
+@pytest.mark.parametrize("command", [[], ["generate"], ["doctor"], ["train"], ["lab"]])
 def test_help_has_examples(command):
     code = "from sdteach.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code, *command, "--help"], capture_output=True, text=True, check=True)

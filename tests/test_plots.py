@@ -1,17 +1,134 @@
-"""Figures show what the records hold: the pixels drawn are the trace's own, the text is the prompt's."""
+"""Figures show what the records hold: the numbers drawn are the record's own, the words are the prompt's, and all can be read."""
+
+import base64
+from html.parser import HTMLParser
+from io import BytesIO
+from itertools import combinations
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
+import torch
+from matplotlib import colors
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.patches import FancyBboxPatch
+from matplotlib.text import Text
+from matplotlib.transforms import Affine2D
+from PIL import Image
 
 import sdteach
-from sdteach.plots import contact_sheet, picture_grid
+from sdteach import plots
+from sdteach.plots import contact_sheet, latent_colours, picture_grid
+from sdteach.plots.map import STAGES
+from sdteach.plots.style import SCREEN_DPI, THEMES, fit, width_of, wrapped
+from sdteach.records import StepRecord, Tokens
+from sdteach.trace import Trace
 
 PARTS = ("latents", "noise", "x0", "attention", "preview")
+PROMPT = "a red car below a yellow star"
+LONG = "a very big photograph of a little red car below a yellow star in the deep white snow of a winter night"
+SHARP = "\"$\\frac{$\" <script>alert('1')</script> &"
+
+
+@pytest.fixture(autouse=True)
+def light(monkeypatch):
+    monkeypatch.delenv("SDTEACH_THEME", raising=False)
 
 
 @pytest.fixture(scope="module")
 def trace(model):
-    return sdteach.generate(model, "a red car below a yellow star", steps=9, collect=PARTS)
+    return sdteach.generate(model, PROMPT, steps=9, collect=PARTS)
+
+
+def numbers(*shape, seed=0):
+    return np.random.default_rng([seed, *shape]).normal(size=shape).astype(np.float32)
+
+
+def pixels(height, width, seed=0):
+    return np.random.default_rng([seed, height, width]).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def tokens_of(*words, dropped="", places=77):
+    word_of = np.full(places, -1, np.int64)
+    word_of[1 : len(words) + 1] = range(len(words))
+    pieces = ("<|startoftext|>", *(f"{word}</w>" for word in words), *["<|endoftext|>"] * (places - len(words) - 1))
+    return Tokens(" ".join(words), np.arange(places) * 101 + 7, pieces, words, word_of, len(words) + 1, dropped)
+
+
+def made_up_trace(*words, height=56, width=104, steps=3, collected=True):
+    def step(index):
+        arrays = {name: numbers(1, 4, height // 8, width // 8, seed=[index, seed])
+                  for seed, name in enumerate(("latents", "noise", "predicted_x0"))}  # fmt: skip
+        maps = {"layer": np.abs(numbers(len(words) + 3, 3, 5, seed=[index, 9]))}
+        parts = {**arrays, "attention": maps, "preview": pixels(height, width, [index, 7])} if collected else {}
+        return StepRecord(index, 977.0 - 13 * index, **parts)
+
+    tokens = tokens_of(*words)
+    return Trace(tokens.text, "", "made up", "EulerDiscreteScheduler", 7.5, 3, height, width, True, tokens, numbers(77, 5),
+                 numbers(1, 4, height // 8, width // 8), pixels(height, width), tuple(map(step, range(steps))))  # fmt: skip
+
+
+def made_up_schedule(shift=0):
+    return SimpleNamespace(betas=np.linspace(1e-4, 2e-2, 1000) + shift, alphas_cumprod=np.linspace(0.99, 0.01, 1000) - shift,
+                           sigma=np.geomspace(0.02, 15, 1000) + shift, snr=torch.linspace(900, 0.01, 1000) + shift)  # fmt: skip
+
+
+def noisy(height, width):
+    return SimpleNamespace(timestep=613.0, alpha_cumprod=0.25, pixels=pixels(height, width, 1), decoded=pixels(height, width, 2),
+                           latents=torch.from_numpy(numbers(1, 4, height // 8, width // 8)))  # fmt: skip
+
+
+# Every public figure, with a label in every place where a caller can put one.
+FIGURES = {
+    "contact_sheet": lambda label: contact_sheet(made_up_trace(*[label] * 13)),
+    "curves": lambda label: plots.curves([1, 2, 5], {label: [1, 2e9, 3], f"2 {label}": [4, 5, 6]}, label, label, label),
+    "feature_matrix": lambda label: plots.feature_matrix(numbers(77, 29), tokens_of(*[label] * 11)),
+    "filmstrip": lambda label: plots.filmstrip(made_up_trace(label, steps=1)),
+    "heat_table": lambda label: plots.heat_table(np.abs(np.tanh(numbers(3, 5))), [label] * 3, [label] * 5, label, label),
+    "latent_channels": lambda label: plots.latent_channels(numbers(1, 4, 7, 13), label),
+    "latent_distribution": lambda label: plots.latent_distribution(numbers(1, 4, 13, 7), np.abs(numbers(1, 4, 13, 7, seed=1))),
+    "loss_curve": lambda label: plots.loss_curve([1, 2], [0.5, 0.25], label),
+    "noised": lambda label: plots.noised(pixels(104, 56), noisy(104, 56)),
+    "picture_grid": lambda label: picture_grid([pixels(40, 72), pixels(72, 40), pixels(8, 8)], [label, "b", label], columns=2),
+    "pipeline_map": lambda label: plots.pipeline_map("UNet", "tokenizer"),
+    "prompt_map": lambda label: plots.prompt_map(numbers(17, 2), [label[:40]] * 17, [f"{i % 5} {label}" for i in range(17)], [0.5, 0.2]),
+    "reconstruction": lambda label: plots.reconstruction(pixels(104, 56), pixels(104, 56, 1)),
+    "run_step": lambda label: plots.run_step(made_up_trace(label, steps=1, collected=False), 0),
+    "schedule_curves": lambda label: plots.schedule_curves({label: made_up_schedule(), f"2 {label}": made_up_schedule(1e-3)}),
+    "token_chips": lambda label: plots.token_chips(tokens_of(*[label] * 23, dropped=f"{label} " * 5), columns=7),
+}  # fmt: skip
+LABELS = {"short": "car", "long": LONG, "wide": "W" * 60, "sharp": SHARP}
+
+
+def drawn(figure):
+    """The texts that are drawn, which ticks outside the axes are not."""
+    seen, draw = [], Text.draw
+
+    def note(text, renderer):
+        if text.get_visible() and text.get_text():
+            seen.append(text)
+        draw(text, renderer)
+
+    with mock.patch.object(Text, "draw", note):
+        figure.draw_without_rendering()
+    return seen
+
+
+def corners(text):
+    """Where a text stands, aslant or not, as four points."""
+    turn = text.get_rotation()
+    text.set_rotation(turn if turn % 90 == 0 else 0)
+    box = Text.get_window_extent(text).corners()  # without the line of an annotation
+    text.set_rotation(turn)
+    anchor = text.get_transform().transform(text.get_position())
+    return box if turn % 90 == 0 else Affine2D().rotate_deg_around(*anchor, turn).transform(box)
+
+
+def overlap(first, second):
+    """Whether two rectangles cover each other by more than half a pixel: no line stands between them."""
+    sides = [side / np.linalg.norm(side) for box in (first, second) for side in (box[1] - box[0], box[2] - box[0])]
+    return all(min((first @ side).max(), (second @ side).max()) - max((first @ side).min(), (second @ side).min()) > 0.5 for side in sides)
 
 
 def texts(figure):
@@ -19,21 +136,116 @@ def texts(figure):
 
 
 def images(figure):
-    return [image.get_array() for axes in figure.axes for image in axes.images]
+    return [np.asarray(image.get_array()) for axes in figure.axes for image in axes.images if axes.get_label() != "<colorbar>"]
+
+
+def lines(axes):
+    return {line.get_label(): np.transpose(line.get_xydata()) for line in axes.lines}
+
+
+def equal(drawn_images, expected):
+    assert len(drawn_images) == len(expected)
+    for one, other in zip(drawn_images, expected, strict=True):
+        np.testing.assert_array_equal(one, np.asarray(other))
+
+
+def contrast(first, second):
+    """WCAG 2.2: from 1 to 21."""
+    lights = []
+    for colour in (first, second):
+        channels = np.array(colors.to_rgb(colour))
+        lights.append(np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722))
+    return (max(lights) + 0.05) / (min(lights) + 0.05)
+
+
+def test_every_public_figure_is_among_those_tested():
+    assert set(FIGURES) == set(plots.__all__) - {"latent_colours"}
+
+
+@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("name", FIGURES)
+def test_no_text_leaves_the_page_or_covers_another(name, label):
+    figure = FIGURES[name](LABELS[label])
+    boxes = {text: corners(text) for text in drawn(figure)}
+    assert boxes
+    for text, box in boxes.items():
+        assert (box >= -0.5).all(), text
+        assert (box <= figure.bbox.size + 0.5).all(), text
+    assert not [(one, other) for one, other in combinations(boxes, 2) if overlap(boxes[one], boxes[other])]
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_text_stands_out_from_what_is_behind_it(name, theme, monkeypatch):
+    monkeypatch.setenv("SDTEACH_THEME", theme)
+    figure = FIGURES[name]("car")
+    assert colors.same_color(figure.get_facecolor(), THEMES[theme].paper)
+    shown = drawn(figure)
+    for text in shown:
+        text.set_alpha(0)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    page = np.asarray(canvas.buffer_rgba())[::-1, :, :3] / 255
+    for text in shown:
+        (x0, y0), (x1, y1) = corners(text).min(0).astype(int), corners(text).max(0).astype(int)
+        behind = np.median(page[y0 : y1 + 1, x0 : x1 + 1].reshape(-1, 3), 0)
+        assert contrast(text.get_color(), behind) >= 4.5, text
+
+
+@pytest.mark.parametrize("theme", THEMES.values(), ids=THEMES)
+def test_the_colours_of_a_theme_can_be_told_from_its_paper(theme):
+    for surface in (theme.paper, theme.pale, theme.chip):
+        assert contrast(theme.ink, surface) >= 4.5
+    assert contrast(theme.quiet, theme.paper) >= 4.5
+    assert all(contrast(colour, theme.paper) >= 3 for colour in theme.cycle)
+    assert len(set(theme.cycle)) == len(theme.cycle) == 6
+
+
+def test_a_theme_that_is_not_there_is_explained(monkeypatch):
+    monkeypatch.setenv("SDTEACH_THEME", "")
+    assert colors.same_color(plots.pipeline_map().get_facecolor(), "#ffffff")
+    monkeypatch.setenv("SDTEACH_THEME", "sepia")
+    with pytest.raises(ValueError, match="light, dark, got 'sepia'"):
+        plots.pipeline_map()
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_in_a_notebook_a_figure_is_a_picture_that_says_what_it_shows(name):
+    figure, tags = FIGURES[name](SHARP), []
+    parser = HTMLParser()
+    parser.handle_starttag = lambda tag, attributes: tags.append((tag, dict(attributes)))
+    parser.handle_data = tags.append
+    html = figure._repr_html_()
+    parser.feed(html)
+    ((tag, attributes),) = tags
+    assert tag == "img"
+    assert len(figure.get_label()) > 20
+    assert attributes["alt"] == figure.get_label()
+    assert "<script" not in html
+    kind, data = attributes["src"].split(",")
+    assert kind == "data:image/png;base64"
+    picture = Image.open(BytesIO(base64.b64decode(data)))
+    picture.load()
+    assert picture.size == pytest.approx(figure.get_size_inches() * SCREEN_DPI, abs=1)
+
+
+@pytest.mark.parametrize("name", ["contact_sheet", "curves", "filmstrip", "heat_table", "loss_curve", "picture_grid", "prompt_map",
+                                  "schedule_curves", "token_chips"])  # fmt: skip
+def test_the_alt_text_has_the_callers_words(name):
+    assert SHARP in FIGURES[name](SHARP).get_label()
 
 
 def test_the_sheet_shows_the_run(trace):
     figure = contact_sheet(trace)
     shown = texts(figure)
-    for expected in ("“a red car below a yellow star”", "1615", "start", "+ 68", "picture", "t = 889", "below"):
+    for expected in (f"“{PROMPT}”", "1615", "start", "+ 68", "picture", "t = 889", "below"):
         assert any(expected in text for text in shown), expected
-    drawn = images(figure)
+    drawn_images = images(figure)
     previews = [step.preview for step in trace.steps if step.preview is not None]
     assert len(previews) == 8
-    for array in [*previews, trace.pixels, *(trace.heat_map(i) for i in range(7))]:
-        assert any(array.shape == other.shape and np.array_equal(array, other) for other in drawn)
-    assert len(drawn) == 1 + 8 + 1 + 2 * 7
-    assert "a red car below a yellow star" in figure.get_label()
+    maps = [part for i in range(7) for part in (trace.pixels.mean(2), trace.heat_map(i))]
+    equal(drawn_images, [latent_colours(trace.steps[0].latents), *previews, trace.pixels, *maps])
+    assert PROMPT in figure.get_label()
     assert "car" in figure.get_label()
 
 
@@ -52,25 +264,332 @@ def test_any_prompt_is_drawn_as_it_is(model, prompt, tmp_path):
     assert any(text.startswith("“" + " ".join(prompt.replace("\udcff", "?").split())[:60]) for text in texts(figure))
 
 
-def test_no_text_leaves_the_page_or_covers_another(trace):
+def test_the_sheet_of_a_picture_covers_its_page_once(trace):
     figure = contact_sheet(trace)
-    figure.draw_without_rendering()
-    boxes = [text.get_window_extent() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")) if text.get_text()]
-    for box in boxes:
-        assert box.x0 >= 0
-        assert box.x1 <= figure.bbox.x1
-        assert box.y0 >= 0
-        assert box.y1 <= figure.bbox.y1
-    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    boxes = {text: corners(text) for text in drawn(figure)}
+    assert not [(one, other) for one, other in combinations(boxes, 2) if overlap(boxes[one], boxes[other])]
 
 
-def test_a_grid_shows_every_picture_above_its_caption():
-    pictures = [np.full((24, 24, 3), shade, np.uint8) for shade in range(5)]
+def test_an_interrupted_run_says_so():
+    trace = made_up_trace("car")
+    object.__setattr__(trace, "complete", False)
+    assert "interrupted" in texts(contact_sheet(trace))
+    assert "interrupted" not in texts(contact_sheet(made_up_trace("car")))
+
+
+def test_a_film_shows_what_the_unet_saw_above_what_it_predicted(trace):
+    figure = plots.filmstrip(trace)
+    steps = [step for step in trace.steps if step.preview is not None]
+    expected = [part for step in steps for part in (latent_colours(step.latents), step.preview)]
+    equal(images(figure), [*expected, latent_colours(trace.final_latents), trace.pixels])
+    captions = [axes.texts[0].get_text() for axes in figure.axes]
+    assert captions[:4] == [f"t = {steps[0].timestep:.0f}", "step 1", f"t = {steps[1].timestep:.0f}", f"step {steps[1].index + 1}"]
+    assert f"8 of {len(trace.steps)} steps" in figure.get_label()
+    assert PROMPT in figure.get_label()
+    assert all(f"{step.timestep:.0f}" in figure.get_label() for step in steps)
+    upper, lower = figure.axes[0].get_position(), figure.axes[1].get_position()
+    assert upper.y0 > lower.y1
+    assert upper.width * figure.bbox.width == pytest.approx(upper.height * figure.bbox.height, rel=0.02)
+
+
+@pytest.mark.parametrize("collect", [(), ("latents",), ("preview",)])
+def test_a_film_needs_latents_and_previews(model, collect):
+    with pytest.raises(ValueError, match=r"collect=\('latents', 'preview'\)"):
+        plots.filmstrip(sdteach.generate(model, "a red car", steps=1, collect=collect))
+
+
+def test_a_step_shows_what_the_trace_holds_of_it():
+    trace = made_up_trace("car", height=104, width=56)
+    record, other = trace.steps[1], pixels(104, 56, 5)
+    figure = plots.run_step(trace, 1)
+    equal(images(figure), [latent_colours(record.latents), latent_colours(record.noise), record.preview, trace.pixels])
+    assert [axes.texts[0].get_text() for axes in figure.axes] == ["latents, x_t", "predicted noise", "predicted picture", "result"]
+    assert "step 2 of 3,  t = 964" in texts(figure)
+    assert "step 2 of 3,  t = 964: latents, x_t, predicted noise" in figure.get_label()
+    equal(images(plots.run_step(trace, 1, other))[2:], [other, trace.pixels])
+    assert all(box.height * figure.bbox.height / 13 == pytest.approx(box.width * figure.bbox.width / 7)
+               for box in (axes.get_position() for axes in figure.axes))  # fmt: skip
+    bare = plots.run_step(made_up_trace("car", collected=False), 2)
+    equal(images(bare), [pixels(56, 104)])
+    assert bare.get_label().endswith(": result")
+
+
+def test_a_noised_picture_stands_with_its_formula():
+    noised = noisy(56, 104)
+    figure = plots.noised(pixels(56, 104), noised)
+    equal(images(figure), [pixels(56, 104), noised.pixels, latent_colours(noised.latents), noised.decoded])
+    title = "t = 613    x_t = 0.500 × x_0 + 0.866 × noise"
+    assert title in texts(figure)
+    assert title in figure.get_label()
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_a_grid_shows_every_picture_above_its_caption(theme, monkeypatch):
+    monkeypatch.setenv("SDTEACH_THEME", theme)
+    pictures = [pixels(24 + 16 * shade, 56) for shade in range(5)]
     captions = [f"picture number {shade}" for shade in range(5)]
     figure = picture_grid(pictures, captions, columns=3)
+    figure.draw_without_rendering()
     for picture, caption, axes in zip(pictures, captions, figure.axes, strict=True):
-        assert np.array_equal(axes.images[0].get_array(), picture)
+        np.testing.assert_array_equal(axes.images[0].get_array(), picture)
         assert axes.texts[0].get_text().replace("\n", " ") == caption
+        assert axes.texts[0].get_window_extent().y1 <= axes.get_window_extent().y0
         assert caption in figure.get_label()
-    with pytest.raises(ValueError, match="4 and 5"):
-        picture_grid(pictures, captions[:4])
+        assert axes.bbox.height / axes.bbox.width == pytest.approx(len(picture) / 56)
+    for count in (0, 4):
+        with pytest.raises(ValueError, match=f"{count} and 5"):
+            picture_grid(pictures, captions[:count])
+    with pytest.raises(ValueError, match="at least one"):
+        picture_grid([], [])
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 7, 13), (1, 4, 13, 5), (1, 16, 3, 3), (1, 1, 5, 5)])
+def test_latents_are_drawn_channel_by_channel_on_one_scale_around_zero(shape):
+    latents = numbers(*shape)
+    figure = plots.latent_channels(torch.from_numpy(latents), "noise")
+    equal(images(figure), latents[0])
+    assert {image.get_clim() for axes in figure.axes for image in axes.images} == {(-np.abs(latents).max(), np.abs(latents).max())}
+    assert [f"channel {i}" for i in range(shape[1])] == [text for text in texts(figure) if text.startswith("channel")]
+    assert f"noise: {shape[1]} channels of {shape[2]} by {shape[3]}, from {latents.min():.2f} to {latents.max():.2f}" in figure.get_label()
+
+
+def test_the_distribution_has_means_above_deviations():
+    mean, std = numbers(1, 4, 7, 11), np.exp(numbers(1, 4, 7, 11, seed=1))
+    figure = plots.latent_distribution(torch.from_numpy(mean), torch.from_numpy(std))
+    equal(images(figure), [*mean[0], *std[0]])
+    limits = [image.get_clim() for axes in figure.axes for image in axes.images]
+    assert limits[:4] == [(-np.abs(mean).max(), np.abs(mean).max())] * 4
+    assert limits[-4:] == [(0, std.max())] * 4
+    assert f"means from {mean.min():.2f} to {mean.max():.2f}, standard" in figure.get_label()
+    assert f"deviations from {std.min():.4f} to {std.max():.4f}" in figure.get_label()
+    assert "308 latents in 4 channels" in figure.get_label()
+    assert {"mean", "standard deviation"} <= {axes.get_ylabel() for axes in figure.axes}
+
+
+def test_a_reconstruction_shows_its_error():
+    picture, copy = pixels(40, 72), pixels(40, 72, 1)
+    picture[3, 5], copy[3, 5] = (0, 100, 255), (255, 90, 250)
+    figure = plots.reconstruction(picture, copy)
+    error = np.abs(picture.astype(int) - copy.astype(int)).sum(2) / 3
+    first, second, third = images(figure)
+    equal([first, second], [picture, copy])
+    np.testing.assert_allclose(third, error)
+    assert third[3, 5] == 90
+    assert f"{error.mean():.1f} on average, {error.max():.0f} at most" in figure.get_label()
+    assert images(plots.reconstruction(picture, picture))[2].max() == 0
+
+
+def test_latents_as_colours_go_from_minus_three_to_three():
+    latents = numbers(1, 4, 3, 5)
+    latents[0, :3, 0, 0], latents[0, :, 2, 4] = (-3, 0, 3), (-99, 99, 1.5, 7)
+    seen = latent_colours(latents)
+    assert seen.shape == (3, 5, 3)
+    assert seen[0, 0].tolist() == [0, 127, 255]
+    assert seen[2, 4].tolist() == [0, 255, 191]
+    assert np.array_equal(latent_colours(torch.from_numpy(latents)), seen)
+
+
+def test_curves_are_the_numbers_they_are_given():
+    x, y = [1, 2, 3, 5, 7], {"first": [0.5, 3, 2, 1, -4], "second": torch.tensor([9.0, 8, 7, 6, 5.5])}
+    figure = plots.curves(x, y, "timestep t", "norm", "A title")
+    (axes,) = figure.axes
+    assert {name: [*map(list, values)] for name, values in lines(axes).items()} == {name: [x, list(values)] for name, values in y.items()}
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("timestep t", "norm")
+    assert {"A title", "first", "second"} <= set(texts(figure))
+    assert figure.get_label() == "A title. norm by timestep t, 1 to 7: first from 0.5 to -4; second from 9 to 5.5."
+    assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == 2
+    assert plots.curves(x, {"alone": x}, "x", "y", "title").axes[0].get_legend() is None
+
+
+@pytest.mark.parametrize(("x", "named"), [([1, 2], {}), ([], {"a": []}), ([1, 2], {"a": [1, 2], "b": [1, 2, 3]}), ([1], {"a": []})])
+def test_curves_need_one_value_for_each_x(x, named):
+    with pytest.raises(ValueError, match=f"each of {len(x)} x"):
+        plots.curves(x, named, "x", "y", "title")
+
+
+def test_losses_by_step():
+    figure = plots.loss_curve([3, 5, 8], [0.5, 0.25, 0.125], "unet")
+    assert [*map(list, lines(figure.axes[0])["loss"])] == [[3, 5, 8], [0.5, 0.25, 0.125]]
+    assert "unet. loss by step, 3 to 8: loss from 0.5 to 0.125" in figure.get_label()
+    with pytest.raises(ValueError, match="each of 3 x"):
+        plots.loss_curve([3, 5, 8], [0.5], "unet")
+
+
+def test_schedules_have_four_panels_on_one_time_axis():
+    schedules = {"linear": made_up_schedule(), "cosine": made_up_schedule(1e-3)}
+    figure = plots.schedule_curves(schedules)
+    assert [axes.get_ylabel() for axes in figure.axes] == ["beta, noise per step", "cumulative alpha", "sigma, noise level",
+                                                          "signal-to-noise ratio"]  # fmt: skip
+    for field, axes, scale in zip(
+        ("betas", "alphas_cumprod", "sigma", "snr"), figure.axes, ("linear", "linear", "log", "log"), strict=True
+    ):
+        assert axes.get_yscale() == scale
+        assert list(lines(axes)) == ["linear", "cosine"]
+        for name, schedule in schedules.items():
+            x, y = lines(axes)[name]
+            np.testing.assert_array_equal(x, np.arange(1000))
+            np.testing.assert_array_equal(y, np.asarray(getattr(schedule, field)))
+    assert "linear, cosine" in figure.get_label()
+
+
+@pytest.mark.filterwarnings("ignore:picturebook never read")
+def test_tokens_stand_over_their_ids(model):
+    tokens = sdteach.tokenize(model, "a redyellow car $ <")
+    figure = plots.token_chips(tokens, columns=5)
+    where = {text: text.get_position() for text in figure.texts}
+    named = ["start", *(piece.removesuffix("</w>") if piece.endswith("</w>") else f"{piece}-" for piece in tokens.pieces[1 : tokens.end]),
+             "end", f"+ {76 - tokens.end}"]  # fmt: skip
+    ids = [*map(str, tokens.ids[: tokens.end + 1]), "padding"]
+    assert [text.get_text() for text in figure.texts] == [part for pair in zip(named, ids, strict=True) for part in pair]
+    for name, number in zip(figure.texts[::2], figure.texts[1::2], strict=True):
+        assert where[name][0] == where[number][0]
+        assert where[name][1] > where[number][1]
+    rows = sorted({position[1] for text, position in where.items() if text in figure.texts[::2]})
+    assert len(rows) == -(-len(named) // 5)
+    assert all(f"{name} {number}" in figure.get_label() for name, number in zip(named, ids, strict=True))
+
+
+def test_tokens_show_all_that_was_cut_off(model):
+    with pytest.warns(UserWarning, match="longer than 77"):
+        tokens = sdteach.tokenize(model, "red " * 75 + "a yellow star <b> in the snow above two houses and a boat on a lake by night")
+    figure = plots.token_chips(tokens)
+    assert tokens.dropped.startswith("a yellow")
+    told = " ".join(text.get_text() for text in figure.texts[-2:])
+    assert f"cut off: {tokens.dropped}" in told
+    assert f"Cut off: {tokens.dropped}" in figure.get_label()
+    assert "77 tokens" in figure.get_label()
+    assert "padding" not in texts(figure)
+    assert not any("cut off" in text for text in texts(plots.token_chips(sdteach.tokenize(model, "a red car"))))
+
+
+@pytest.mark.parametrize(("words", "places"), [(3, 77), (0, 77), (19, 77), (75, 77), (2, 5), (3, 5)])
+def test_features_have_a_row_for_each_place(words, places):
+    features, tokens = numbers(places, 23), tokens_of(*(f"w{i}" for i in range(words)), places=places)
+    figure = plots.feature_matrix(torch.from_numpy(features), tokens)
+    padding = places - words - 2
+    equal(images(figure), [features[: words + 2], features[words + 2 :]] if padding else [features])
+    labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    names = ["start", *(f"w{i}" for i in range(words)), "end"]
+    assert labels == (names if len(names) <= 20 else names[::4])
+    assert [names[int(tick)] for tick in figure.axes[0].get_yticks()] == labels
+    assert any(f"padding\n{padding} places" in text for text in texts(figure)) == bool(padding)
+    assert f"{places} places × 23 features" in texts(figure)
+    assert f"{places} places by 23 features" in figure.get_label()
+    assert f"the other {padding} are padding" in figure.get_label()
+    assert all(image.get_clim() == pytest.approx((-np.percentile(np.abs(features), 99), np.percentile(np.abs(features), 99)))
+               for axes in figure.axes for image in axes.images if axes.get_label() != "<colorbar>")  # fmt: skip
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("shape", [(3, 5), (5, 3), (1, 1), (13, 11), (17, 19), (2, 23)])
+def test_a_table_has_its_numbers_in_their_cells(shape, theme, monkeypatch):
+    monkeypatch.setenv("SDTEACH_THEME", theme)
+    values = np.linspace(-0.5, 1, np.prod(shape), dtype=np.float32).reshape(shape)[:, ::-1]
+    names = [[f"{side}{i}" for i in range(length)] for side, length in zip("rc", shape, strict=True)]
+    figure = plots.heat_table(torch.from_numpy(values.copy()), *names, "Layer 3", "cosine similarity", -1.0)
+    axes = figure.axes[0]
+    equal([axes.images[0].get_array()], [values])
+    assert axes.images[0].get_clim() == (-1, 1)
+    assert [text.get_text() for text in axes.get_yticklabels()] == names[0]
+    assert [text.get_text() for text in axes.get_xticklabels()] == names[1]
+    inside = {tuple(map(int, text.get_position())): text for text in axes.texts if text.get_text()}
+    if max(shape) > 14:
+        assert not inside
+    else:
+        assert {place: text.get_text() for place, text in inside.items()} == {
+            (column, row): f"{value:.2f}" for (row, column), value in np.ndenumerate(values)
+        }
+        for (column, row), text in inside.items():
+            assert contrast(text.get_color(), axes.images[0].to_rgba(values[row, column])) >= 4.5
+    assert f"{values.min():.2f} to {values.max():.2f}, most for r{shape[0] - 1} and c0" in figure.get_label()
+    assert "Layer 3. cosine similarity" in figure.get_label()
+
+
+@pytest.mark.parametrize(("limits", "shown"), [((), "3.00"), ((0.0, 9.5), "3.00"), ((0.0, 255.0), "3")])
+def test_a_table_has_no_more_digits_than_its_scale_needs(limits, shown):
+    figure = plots.heat_table([[3.0]], ["r"], ["c"], "title", "scale", *limits)
+    assert shown in texts(figure)
+    assert figure.axes[0].images[0].get_clim() == (limits or (0, 1))
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(3, 4), (2, 5), (5, 3)])
+def test_a_table_needs_a_label_for_each_row_and_column(rows, columns):
+    with pytest.raises(ValueError, match=rf"{rows} x {columns} values for the labels, got \(3, 5\)"):
+        plots.heat_table(numbers(3, 5), ["r"] * rows, ["c"] * columns, "title", "scale")
+
+
+@pytest.mark.parametrize("crowded", [False, True])
+def test_a_map_of_prompts_has_each_group_in_its_colour_and_shape(crowded):
+    points = numbers(13, 2) * (0.01 if crowded else 1) + 100
+    labels, groups = [f"prompt number {i}" for i in range(13)], [("vehicles", "animals", "fruit")[i % 3] for i in range(13)]
+    figure = plots.prompt_map(torch.from_numpy(points), labels, groups, [0.617, 0.213])
+    (axes,) = figure.axes
+    assert list(lines(axes)) == ["vehicles", "animals", "fruit"]
+    for index, group in enumerate(lines(axes).values()):
+        np.testing.assert_array_equal(group, points[index::3].T)
+    assert len({line.get_color() for line in axes.lines}) == len({line.get_marker() for line in axes.lines}) == 3
+    assert [(note.get_text(), tuple(note.xy)) for note in axes.texts] == [(label, tuple(point)) for label, point in
+                                                                        zip(labels, points, strict=True)]  # fmt: skip
+    assert axes.get_xlabel() == "direction 1 (62% of the variance)"
+    assert axes.get_ylabel() == "direction 2 (21% of the variance)"
+    assert f"prompt number 7 at {points[7, 0]:.2f}, {points[7, 1]:.2f}" in figure.get_label()
+    notes = [corners(text) for text in drawn(figure) if text in axes.texts]
+    assert len(notes) == 13
+    assert not [pair for pair in combinations(notes, 2) if overlap(*pair)]
+
+
+def test_on_a_map_even_texts_on_one_spot_can_be_read():
+    figure = plots.prompt_map(np.ones((23, 2)), ["a red car"] * 23, ["g"] * 23, [1.0, 0.0])
+    notes = [corners(text) for text in drawn(figure) if text.get_text() == "a red car"]
+    assert len(notes) == 23
+    assert not [pair for pair in combinations(notes, 2) if overlap(*pair)]
+
+
+@pytest.mark.parametrize(("count", "labels", "groups"), [(3, 2, 3), (3, 3, 4), (0, 0, 0)])
+def test_a_map_needs_a_label_and_a_group_for_each_point(count, labels, groups):
+    with pytest.raises(ValueError, match=f"at least one, got {count}, {labels}, {groups}"):
+        plots.prompt_map(numbers(count, 2), ["l"] * labels, ["g"] * groups, [0.5, 0.5])
+
+
+@pytest.mark.parametrize("lit", [(), ("UNet",), ("tokenizer", "VAE decoder"), tuple(STAGES)])
+def test_the_pipelines_map_brings_out_where_you_are(lit):
+    figure = plots.pipeline_map(*lit)
+    assert set(STAGES) <= set(texts(figure))
+    bold = {text.get_text() for text in figure.texts if text.get_fontweight() == "bold"}
+    assert bold == set(lit)
+    filled = [patch for patch in figure.findobj(FancyBboxPatch) if colors.same_color(patch.get_facecolor(), THEMES["light"].cycle[0])]
+    assert len(filled) == len(lit)
+    assert (f"You are here: {', '.join(lit)}." in figure.get_label()) == bool(lit)
+    assert "tokenizer and text encoder" in figure.get_label()
+    with pytest.raises(ValueError, match=r"out of tokenizer, text encoder, .*, got Unet, loss"):
+        plots.pipeline_map("Unet", "loss", *lit)
+
+
+def test_text_is_cut_or_wrapped_to_its_room():
+    assert fit("a red car", 9.0) == "a red car"
+    for text in (LONG, "W" * 60, SHARP, ""):
+        for room in (0.3, 1.1, 3.7):
+            cut = fit(text, room, 12.0)
+            assert width_of(cut, 12.0) <= room
+            assert cut == text or (cut.endswith("…") and text.startswith(cut[:-1]) and width_of(text[: len(cut)] + "…", 12.0) > room)
+            lines = wrapped(text, room, 12.0)
+            assert all(width_of(line, 12.0) <= room for line in lines)
+            assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+
+
+def test_figures_are_made_where_torch_was_never_imported(trace, tmp_path, isolated):
+    trace.save(tmp_path / "run.safetensors")
+    code = """
+import sys
+from sdteach import plots
+from sdteach.trace import Trace
+trace = Trace.load("run.safetensors")
+for figure in (plots.contact_sheet(trace), plots.filmstrip(trace), plots.run_step(trace, 8), plots.token_chips(trace.tokens),
+               plots.feature_matrix(trace.text, trace.tokens), plots.latent_channels(trace.final_latents), plots.pipeline_map("UNet")):
+    assert figure._repr_html_().startswith("<img alt=")
+assert not {"torch", "diffusers", "transformers"} & set(sys.modules)
+print(figure.get_label())
+"""
+    done = isolated(code)
+    assert done.returncode == 0, done.stderr
+    assert "You are here: UNet" in done.stdout

@@ -1,5 +1,7 @@
 """Text features against transformers, CLIP's picture side, cosines against the closed formula."""
 
+import contextlib
+import copy
 import dataclasses
 import inspect
 
@@ -12,6 +14,7 @@ from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 import sdteach
+from sdteach.text_encoder import main_directions, self_attention, word_cosines
 
 
 @pytest.mark.parametrize("prompt", ["", "a red car", "a red car below a yellow star in the snow"])
@@ -97,3 +100,109 @@ def test_cosine_similarity_wants_two_matrices(shapes):
     unchecked = inspect.unwrap(sdteach.cosine_similarity)
     with pytest.raises(ValueError, match="expected"):
         unchecked(*(torch.ones(shape) for shape in shapes))
+
+
+def eager_attention(model, prompt, masked=False):
+    """What transformers' own plain attention reads, (layers, heads, places, places)."""
+    tower = copy.deepcopy(model.text_encoder)
+    tower.set_attn_implementation("eager")
+    coded = model.tokenizer(prompt, padding="max_length", max_length=77, truncation=True, return_tensors="pt")
+    with torch.no_grad():
+        out = tower(coded.input_ids, attention_mask=coded.attention_mask if masked else None, output_attentions=True)
+    return torch.cat(out.attentions)
+
+
+@pytest.mark.parametrize("checkpoint", ["model", "random_model"])
+@pytest.mark.parametrize("prompt", ["", "a red car below a yellow star", "a blue boat " * 40])
+@pytest.mark.filterwarnings("ignore:the prompt is longer")
+def test_self_attention_is_transformers_own(checkpoint, prompt, request):
+    model = request.getfixturevalue(checkpoint)
+    maps, config = self_attention(model, prompt), model.text_encoder.config
+    torch.testing.assert_close(maps, eager_attention(model, prompt), rtol=1e-4, atol=1e-6)
+    assert maps.shape == (config.num_hidden_layers, config.num_attention_heads, 77, 77)
+    torch.testing.assert_close(maps.sum(-1), torch.ones(maps.shape[:-1]))
+    assert not maps.triu(1).any()
+    assert (maps.tril() > 0).float().mean() > 0.4
+    assert torch.equal(self_attention(model, sdteach.tokenize(model, prompt)), maps)
+
+
+def test_self_attention_keeps_to_the_mask_of_towers_that_want_one(random_folders):
+    model = sdteach.load_model(random_folders["epsilon"], device="cpu")
+    free = self_attention(model, "a boat")
+    model.text_encoder.config.use_attention_mask = True
+    masked = self_attention(model, "a boat")
+    torch.testing.assert_close(masked, eager_attention(model, "a boat", masked=True), rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(masked, free)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_self_attention_leaves_the_tower_as_it_was(random_folders, broken):
+    def fail(*_):
+        raise OSError("out of memory")
+
+    model = sdteach.load_model(random_folders["epsilon"], device="cpu")
+    before = sdteach.encode_text(model, "a boat").last_hidden_state
+    if broken:
+        model.text_encoder.register_forward_hook(fail)
+    hooks = {name: list(module._forward_hooks) for name, module in model.text_encoder.named_modules()}
+    with pytest.raises(OSError, match="out of memory") if broken else contextlib.nullcontext():
+        self_attention(model, "a boat")
+    assert {name: list(module._forward_hooks) for name, module in model.text_encoder.named_modules()} == hooks
+    assert broken or torch.equal(sdteach.encode_text(model, "a boat").last_hidden_state, before)
+
+
+@pytest.mark.parametrize(("count", "width"), [(3, 2), (5, 3), (7, 13), (23, 5)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_main_directions_are_those_of_the_covariance(count, width, dtype):
+    spread = torch.tensor([7.0, 3.0, *[0.5] * (width - 2)])
+    vectors = (torch.randn(count, width, generator=torch.Generator().manual_seed(count)) * spread + 11).to(dtype)
+    plane, shares = main_directions(vectors)
+    assert plane.shape == (count, 2)
+    centred = vectors.double().numpy() - vectors.double().numpy().mean(0)
+    variances, directions = np.linalg.eigh(centred.T @ centred / count)
+    expected = centred @ directions[:, :-3:-1]
+    expected *= np.sign((expected * plane.numpy()).sum(0))
+    np.testing.assert_allclose(plane.numpy(), expected, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(shares.numpy(), variances[:-3:-1] / variances.sum(), rtol=1e-3, atol=1e-5)
+    if width == 2:
+        assert shares.sum().item() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_main_directions_need_three_vectors(count):
+    with pytest.raises(ValueError, match=f"at least three vectors, got {count}"):
+        main_directions(torch.ones(count, 5))
+
+
+@pytest.mark.filterwarnings("ignore:picturebook never read")
+@pytest.mark.parametrize(("first", "second"), [
+    ("a red car", "a blue fish in the snow"), ("a car and a car", "a hyperlanguage of unreadability"), ("star", "star"),
+    ("it's, well", "A STAR"),
+])  # fmt: skip
+def test_word_cosines_compare_the_means_of_pieces(model, first, second):
+    cosines = word_cosines(model, first, second)
+    texts = [sdteach.encode_text(model, prompt) for prompt in (first, second)]
+    assert (cosines.first, cosines.second) == tuple(text.tokens.words for text in texts)
+    assert cosines.values.shape == (len(texts[0].layers), len(cosines.first), len(cosines.second))
+    for layer, row, column in np.ndindex(*cosines.values.shape):
+        a, b = (
+            np.mean([text.layers[layer, place].double().numpy() for place in range(77) if text.tokens.word_of[place] == word], 0)
+            for text, word in zip(texts, (row, column), strict=True)
+        )
+        assert cosines.values[layer, row, column].item() == pytest.approx(a @ b / np.sqrt(a @ a * (b @ b)), abs=1e-5)
+
+
+def test_words_that_stand_twice_are_two_and_long_ones_have_several_pieces(model):
+    """What the comparison above rests on."""
+    with pytest.warns(UserWarning, match="never read"):
+        tokens = sdteach.tokenize(model, "a car and a hyperlanguage car")
+    assert tokens.words.count("car") == 2
+    assert len(tokens.places(tokens.words.index("hyperlanguage"))) > 1
+    values = word_cosines(model, "a car and a car", "a car").values
+    assert values[0, 1, 1] != values[0, 4, 1]
+
+
+@pytest.mark.parametrize(("first", "second"), [("", "a car"), ("a car", "  "), ("", "")])
+def test_word_cosines_need_words(model, first, second):
+    with pytest.raises(ValueError, match="at least one word each"):
+        word_cosines(model, first, second)

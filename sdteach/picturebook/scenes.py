@@ -75,6 +75,10 @@ class Scene:
     style: str
     relation: str | None
 
+    @property
+    def image(self) -> Image.Image:
+        return Image.fromarray(self.picture)
+
 
 # --- imagining --------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,13 @@
 """Records in, matplotlib figures out. Nothing here computes, shows or saves; `get_label()` of a figure is its alt text."""
 
-from .pictures import picture_grid
-from .run import contact_sheet
-from .training import loss_curve
+from .curves import curves, loss_curve, schedule_curves
+from .map import pipeline_map
+from .pictures import latent_channels, latent_colours, latent_distribution, picture_grid, reconstruction
+from .run import contact_sheet, filmstrip, noised, run_step
+from .text import feature_matrix, heat_table, prompt_map
+from .tokens import token_chips
 
-__all__ = ["contact_sheet", "loss_curve", "picture_grid"]
+__all__ = [
+    "contact_sheet", "curves", "feature_matrix", "filmstrip", "heat_table", "latent_channels", "latent_colours", "latent_distribution",
+    "loss_curve", "noised", "picture_grid", "pipeline_map", "prompt_map", "reconstruction", "run_step", "schedule_curves", "token_chips",
+]  # fmt: skip

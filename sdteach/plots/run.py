@@ -1,11 +1,13 @@
-"""A whole run on one sheet."""
+"""A whole run: on one sheet, as a film, step by step."""
 
 import numpy as np
+from jaxtyping import UInt8
 from matplotlib.figure import Figure
 
-from ..records import Tokens
 from ..trace import Trace
-from .style import BLUE, BODY, GREEN, LINE, ORANGE, QUIET, SMALL, TITLE, Page
+from .pictures import latent_colours
+from .style import BODY, TITLE, Page, cut, fit, theme, width_of
+from .tokens import CHIP, chip_rows, draw_chips
 
 WIDTH = 16.0
 MARGIN = 0.45
@@ -21,15 +23,15 @@ def contact_sheet(trace: Trace) -> Figure:
     """
     frames = [step for step in trace.steps if step.preview is not None]
     words = list(trace.tokens.words) if trace.steps and trace.steps[0].attention else []
-    chip_rows, map_rows = -(-(trace.tokens.end + 2) // CHIPS_PER_ROW), -(-len(words) // PER_ROW)
+    map_rows = -(-len(words) // PER_ROW)
     band = CELL * trace.height / trace.width + 0.5
     tokens_at = 1.0
-    steps_at = tokens_at + 0.45 + 0.85 * chip_rows
+    steps_at = tokens_at + 0.45 + CHIP * chip_rows(trace.tokens, CHIPS_PER_ROW)
     maps_at = steps_at + 0.45 + band
     page = Page(WIDTH, maps_at + (0.45 + map_rows * band if words else 0) + MARGIN, _alt(trace, frames, words))
-    page.text(MARGIN, 0.55, f"“{_cut(trace.prompt, 90)}”", TITLE, fontweight="bold")
+    page.text(MARGIN, 0.55, f"“{fit(cut(trace.prompt, 90), WIDTH - 2 * MARGIN - 0.5, TITLE, 'bold')}”", TITLE, fontweight="bold")
     _heading(page, tokens_at, f"The prompt becomes {trace.tokens.end + 1} tokens and padding to {len(trace.tokens.ids)} places")
-    _chips(page, tokens_at + 0.6, trace.tokens)
+    draw_chips(page, MARGIN, tokens_at + 0.6, trace.tokens, CHIPS_PER_ROW)
     _heading(page, steps_at, f"{len(trace.steps)} steps of {trace.scheduler} take the noise away, "
                              f"guidance {trace.guidance_scale:g}, seed {trace.seed}")  # fmt: skip
     _filmstrip(page, steps_at + 0.4, trace, frames)
@@ -41,8 +43,67 @@ def contact_sheet(trace: Trace) -> Figure:
     return page.figure
 
 
+def filmstrip(trace: Trace) -> Figure:
+    """The run as a film: above, what the UNet saw at each step; below, the picture it predicted. From steps with a preview.
+
+    Raises ValueError for a trace without latents and previews.
+    """
+    frames = [step for step in trace.steps if step.preview is not None and step.latents is not None]
+    if not frames:
+        raise ValueError("expected a trace with latents and previews, got one without; run generate(..., collect=('latents', 'preview'))")
+    tall = CELL * trace.height / trace.width
+    above, below = "What the UNet sees: latents, three of their channels as colours", "The picture it predicts from them"
+    width = 2 * MARGIN + max(CELL * (len(frames) + 1), width_of(above))
+    page = Page(width, 1.5 + 2 * tall + 0.9, f"Film of {len(frames)} of {len(trace.steps)} steps of a run for “{cut(trace.prompt, 200)}”, "
+                f"timesteps {', '.join(f'{step.timestep:.0f}' for step in frames)}: noise above, the predicted picture below.")  # fmt: skip
+    _heading(page, 0.3, above)
+    _heading(page, 1.2 + tall, below)
+    for column, step in enumerate(frames):
+        _cell(page, column, 0.6, trace, latent_colours(step.latents), f"t = {step.timestep:.0f}")
+        _cell(page, column, 1.5 + tall, trace, step.preview, f"step {step.index + 1}")
+    _cell(page, len(frames), 0.6, trace, latent_colours(trace.final_latents), "result")
+    _cell(page, len(frames), 1.5 + tall, trace, trace.pixels, "decoded")
+    return page.figure
+
+
+def run_step(trace: Trace, index: int, preview: UInt8[np.ndarray, "_ _ 3"] | None = None) -> Figure:
+    """One step of a run: what the UNet saw, the noise it named, the picture it predicted, as far as the trace holds them.
+
+    `preview` is the predicted picture of a step for which the trace holds none.
+    """
+    step = trace.steps[index]
+    preview = step.preview if preview is None else preview
+    shown = [(latent_colours(step.latents), "latents, x_t")] if step.latents is not None else []
+    shown += [(latent_colours(step.noise), "predicted noise")] if step.noise is not None else []
+    shown += [(preview, "predicted picture")] if preview is not None else []
+    shown.append((trace.pixels, "result"))
+    title = f"step {index + 1} of {len(trace.steps)},  t = {step.timestep:.0f}"
+    edge, tall = 2.6, 2.6 * trace.height / trace.width
+    width = max(0.2 + 2.75 * len(shown), 0.3 + width_of(title, BODY + 2, "bold"))
+    page = Page(width, 1.05 + tall, f"{title}: {', '.join(name for _, name in shown)}")
+    page.text(0.15, 0.32, title, BODY + 2, fontweight="bold")
+    for column, (pixels, name) in enumerate(shown):
+        page.picture(pixels, 0.15 + 2.75 * column, 0.6, edge, tall, name)
+    return page.figure
+
+
+def noised(picture, noisy) -> Figure:
+    """A picture on its way into noise, as `schedule.forward_process` tells it: noised in its pixels, in its latents, these decoded."""
+    kept = noisy.alpha_cumprod
+    title = f"t = {noisy.timestep:g}    x_t = {kept**0.5:.3f} × x_0 + {(1 - kept) ** 0.5:.3f} × noise"
+    tall = 2.6 * picture.shape[0] / picture.shape[1]
+    alt = f"{title}. A picture, the same with noise in its pixels, its latents with noise, and those latents decoded."
+    page = Page(11.1, 1.15 + tall, alt)
+    page.text(0.15, 0.35, title, BODY + 2, fontweight="bold")
+    shown = [(picture, "picture, x_0"), (noisy.pixels, "noise in its pixels"), (latent_colours(noisy.latents), "noise in its latents"),
+             (noisy.decoded, "those latents, decoded")]  # fmt: skip
+    for column, (pixels, name) in enumerate(shown):
+        page.picture(pixels, 0.15 + 2.75 * column, 0.7, 2.6, tall, name)
+    return page.figure
+
+
 def _heading(page, down, text):
-    page.text(MARGIN, down + 0.15, text, BODY, QUIET)
+    page.text(MARGIN, down + 0.15, text, BODY, theme().quiet)
 
 
 def _cell(page, column, down, trace, pixels, caption, **how):
@@ -51,53 +112,28 @@ def _cell(page, column, down, trace, pixels, caption, **how):
     return page.picture(pixels, MARGIN + column * CELL + gap, down + gap, CELL - 2 * gap, tall - 2 * gap, caption, **how)
 
 
-def _chips(page, down, tokens: Tokens):
-    shown = [(_readable(piece), str(number)) for piece, number in zip(tokens.pieces, tokens.ids, strict=True)][: tokens.end + 1]
-    shown[0], shown[-1] = ("start", shown[0][1]), ("end", shown[-1][1])
-    padding = len(tokens.ids) - len(shown)
-    shown += [(f"+ {padding}", "padding")] if padding else []
-    for index, (piece, number) in enumerate(shown):
-        row, column = divmod(index, CHIPS_PER_ROW)
-        middle, line = MARGIN + (column + 0.5) * (WIDTH - 2 * MARGIN) / CHIPS_PER_ROW, down + 0.85 * row
-        special = index == 0 or index >= tokens.end
-        box = {"boxstyle": "round,pad=0.35", "facecolor": "#f2f0f5" if special else "#e3f0f8", "edgecolor": LINE if special else BLUE}
-        page.text(middle, line, _cut(piece, 10), BODY, QUIET if special else "#003a5c", ha="center", bbox=box)
-        page.text(middle, line + 0.36, number, SMALL, QUIET, ha="center")
-
-
 def _filmstrip(page, down, trace, frames):
     column = 0
     if trace.steps and trace.steps[0].latents is not None:
-        latents = trace.steps[0].latents[0, :3].transpose(1, 2, 0)
-        _cell(page, 0, down, trace, np.clip(latents / 6 + 0.5, 0, 1), "noise", interpolation="nearest")
+        _cell(page, 0, down, trace, latent_colours(trace.steps[0].latents), "noise")
         column = 1
     for step in frames:
         _cell(page, column, down, trace, step.preview, f"t = {step.timestep:.0f}")
         column += 1
-    axes = _cell(page, column, down, trace, trace.pixels, "picture" if trace.complete else "interrupted")
-    for spine in axes.spines.values():
-        spine.set(color=GREEN if trace.complete else ORANGE, linewidth=2.5)
+    last = _cell(page, column, down, trace, trace.pixels, "picture" if trace.complete else "interrupted")
+    for spine in last.axes.spines.values():
+        spine.set(color=theme().cycle[2 if trace.complete else 1], linewidth=2.5)
 
 
 def _map(page, column, down, trace, index, word):
-    axes = _cell(page, column, down, trace, trace.pixels.mean(2), _cut(word, 14), cmap="gray", vmin=0, vmax=255)
+    under = _cell(page, column, down, trace, trace.pixels.mean(2), cut(word, 40), cmap="gray", vmin=0, vmax=255)
     extent = (-0.5, trace.width - 0.5, trace.height - 0.5, -0.5)
     how = {"cmap": "inferno", "alpha": 0.72, "vmin": 0, "vmax": 1, "aspect": "auto", "interpolation": "bilinear"}
-    axes.imshow(trace.heat_map(index), extent=extent, **how)
-
-
-def _readable(piece):
-    """Byte-pair pieces as a reader expects them: the end-of-word sign goes, a piece inside a word keeps a hyphen."""
-    return piece.removesuffix("</w>") if piece.endswith("</w>") else f"{piece}-"
-
-
-def _cut(text, length):
-    text = " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
-    return text if len(text) <= length else text[: length - 1] + "…"
+    under.axes.imshow(trace.heat_map(index), extent=extent, **how)
 
 
 def _alt(trace, frames, words):
-    parts = [f"Contact sheet of a run. Prompt: {_cut(trace.prompt, 200)}. {trace.tokens.end + 1} tokens."]
+    parts = [f"Contact sheet of a run. Prompt: {cut(trace.prompt, 200)}. {trace.tokens.end + 1} tokens."]
     if frames:
         parts.append(f"The predicted picture at timesteps {', '.join(f'{step.timestep:.0f}' for step in frames)}, from blur to detail.")
     if words:

@@ -223,6 +223,35 @@ def test_a_crop_is_a_piece_of_a_picture():
         assert any(torch.equal(crop, piece) for piece in pieces)
 
 
+def test_ground_is_what_has_the_most_usual_colour():
+    picture = torch.full((1, 3, 9, 7), -0.5)
+    picture[:, 2, 2:5, 1:4] = 0.1  # a thing that differs in one colour only
+    picture[:, :, 8, 6] = -0.3  # nearly ground
+    expected = torch.zeros(1, 1, 9, 7, dtype=bool)
+    expected[:, :, 2:5, 1:4] = True
+    assert torch.equal(vae.off_ground(picture), expected)
+
+
+def test_the_decoder_learns_alone_and_things_count_four_times(tmp_path):
+    torch.manual_seed(2)
+    autoencoder = vae.new_vae((8, 8, 8, 8))
+    before = {name: value.clone() for name, value in autoencoder.state_dict().items()}
+    picture = torch.full((1, 3, 16, 16), -0.5)
+    picture[:, 0, 3:8, 3:8] = 0.5
+    objective = vae.DecodingObjective(autoencoder)
+    with torch.no_grad():
+        torch.manual_seed(3)
+        latents = autoencoder.encode(picture).latent_dist.sample()
+        guess = autoencoder.decode(latents).sample
+        torch.manual_seed(3)
+        found = objective(picture) - vae.reconstruction_loss(guess, picture)
+    error = (guess - picture).abs()
+    assert found.item() == pytest.approx((error.mean() + 3 * error[:, :, 3:8, 3:8].sum() / error.numel()).item(), rel=1e-4)
+    loop.fit(objective, lambda: lambda: (picture,), PHASE, tmp_path, 7, Accelerator(cpu=True))
+    moved = {name.split(".")[0] for name, value in autoencoder.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == {"decoder", "post_quant_conv"}
+
+
 def test_guided_by_the_usual_scale_it_says_what_its_teacher_says_guided_by_the_best(random_model):
     """The loss in plain numbers; and it is zero for the student whose caption makes 3 / 7.5 of the difference."""
     teacher, best = random_model.unet, 3.0
@@ -254,16 +283,18 @@ def test_guided_by_the_usual_scale_it_says_what_its_teacher_says_guided_by_the_b
 def test_what_the_judge_learns_from_is_the_truth():
     blots = 0
     for seed in range(30):
-        picture, things, colours, place, style, crops, names = judge.sight(seed)
+        drawn, picture, things, colours, place, style, boxes, names = judge.sight(seed)
         scene = scene_from_seed(seed)
-        assert picture.shape == (128, 128, 3)
+        assert drawn.shape == picture.shape == (128, 128, 3)
         assert (place, style) == (WORLD.places.index(scene.place), WORLD.styles.index(scene.style))
         assert np.array_equal(things, colours != judge.UNKNOWN)
-        assert len(crops) == len(names) == len(scene.objects)
+        assert len(boxes) == len(names) == len(scene.objects)
         if "blot" in (NAMES[name] for name in names):  # drawn with other strokes than the scene of this seed
             blots += 1
             continue
-        for thing, name in zip(scene.objects, names, strict=True):
+        assert np.array_equal(drawn, scene.picture)
+        for thing, name, box in zip(scene.objects, names, boxes, strict=True):
+            assert (box & thing.mask).sum() >= 0.5 * thing.mask.sum()
             inside = thing.mask[1::2, 1::2]
             assert NAMES[name] == thing.name
             assert things[inside].all()

@@ -88,8 +88,11 @@ class Workshop:
         return load_averaged(clip.ContrastiveObjective(), self.work / "clip").to(self.device)
 
     def autoencoder(self) -> nn.Module:
-        """The VAE, told by which factor its latents must be scaled to have variance one."""
-        autoencoder = load_averaged(vae.AutoencodingObjective(self.recipe.vae_channels), self.work / "vae").vae.to(self.device)
+        """The VAE, told by which factor its latents must be scaled to have variance one; the decoder as far as it has come."""
+        autoencoder = load_averaged(vae.AutoencodingObjective(self.recipe.vae_channels), self.work / "vae").vae
+        if (self.work / "decoder" / "state.safetensors").exists():
+            autoencoder = load_averaged(vae.DecodingObjective(autoencoder), self.work / "decoder").vae
+        autoencoder = autoencoder.to(self.device)
         means, _ = unet.encode_pictures(autoencoder, self.scenes("held_out").pictures)
         autoencoder.register_to_config(scaling_factor=round(1 / means.float().std().item(), 5))
         return autoencoder
@@ -130,6 +133,13 @@ def _vae(workshop):
     print(f"vae: {vae.psnr(autoencoder, to_tensor(held_out.pictures)):.2f} dB on {len(held_out.captions)} held-out scenes")
 
 
+def _decoder(workshop):
+    scenes, held_out = workshop.scenes("large").to(workshop.device), workshop.scenes("held_out")
+    autoencoder = load_averaged(vae.AutoencodingObjective(workshop.recipe.vae_channels), workshop.work / "vae").vae
+    autoencoder = workshop.run("decoder", partial(vae.DecodingObjective, autoencoder), partial(vae.crops, scenes)).vae.cpu()
+    print(f"decoder: {vae.psnr(autoencoder, to_tensor(held_out.pictures)):.2f} dB on {len(held_out.captions)} held-out scenes")
+
+
 def _unet(workshop):
     text_encoder, autoencoder = workshop.towers().text_encoder, workshop.autoencoder()
     recipe, large = workshop.recipe, workshop.scenes("large")
@@ -163,9 +173,12 @@ def _pack(workshop):
 
 
 def _judge(workshop):
-    seeing = workshop.run("judge", judge.SeeingObjective, judge.sights).cpu()
+    seeing = workshop.run("judge", judge.SeeingObjective, partial(judge.sights, autoencoder=workshop.autoencoder())).cpu()
     save_model(seeing.eyes.half(), workshop.work / "judge" / "judge.safetensors")
 
 
-STAGES = {"scenes": _scenes, "clip": _clip, "vae": _vae, "unet": _unet, "guidance": _guidance, "pack": _pack, "judge": _judge}
+STAGES = {
+    "scenes": _scenes, "clip": _clip, "vae": _vae, "decoder": _decoder, "unet": _unet, "guidance": _guidance, "pack": _pack,
+    "judge": _judge,
+}  # fmt: skip
 USUAL_STAGES = tuple(STAGES)[:-1]  # the judge is trained apart from what it judges, and shipped once

@@ -1,4 +1,7 @@
-"""The judge's lessons: drawn scenes of the whole world, worn as a painted picture is, each square with its truth."""
+"""The judge's lessons: drawn scenes of the whole world, worn as a painted picture is, each square with its truth.
+
+Half of them are worn by hand, half went through a VAE and back: what a decoder does to a small thing is hard to imitate.
+"""
 
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -35,25 +38,36 @@ class SeeingObjective(nn.Module):
         )  # fmt: skip
 
 
-def sights(batch):
+def sights(batch, autoencoder):
     """Random batches of worn scenes and their truths, drawn by all cores."""
     painters = ProcessPoolExecutor(cpu_count())
 
     def draw():
         seeds = torch.randint(HELD_OUT_SEED, (batch,)).tolist()
-        pictures, things, colours, places, styles, crops, names = zip(*painters.map(sight, seeds, chunksize=8), strict=True)
-        crops, names = ([one for several in parts for one in several] for parts in (crops, names))
+        scenes, pictures, things, colours, places, styles, boxes, names = zip(*painters.map(sight, seeds, chunksize=8), strict=True)
+        copied = batch // 2
+        pictures = [*copies(autoencoder, scenes[:copied]), *pictures[copied:]]
+        crops = [as_input(cut_out(picture, box)) for picture, several in zip(pictures, boxes, strict=True) for box in several]
         return (
             torch.cat([as_input(picture) for picture in pictures]), torch.from_numpy(np.stack(things)).float(),
             torch.from_numpy(np.stack(colours)), torch.tensor(places), torch.tensor(styles),
-            torch.cat([as_input(crop) for crop in crops]), torch.tensor(names),
+            torch.cat(crops), torch.tensor([name for several in names for name in several]),
         )  # fmt: skip
 
     return draw
 
 
+@torch.no_grad()
+def copies(autoencoder, pictures):
+    """Pictures as they come back from their latents."""
+    latents = autoencoder.encode(torch.cat([as_input(picture) for picture in pictures]).to(autoencoder.device)).latent_dist.mean
+    decoded = (autoencoder.decode(latents).sample.float().clamp(-1, 1) + 1) * 127.5
+    return decoded.round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
 def sight(seed):
-    """The scene of a seed, now and then with a blot for an object, worn; the truth of every square; the things cut out, their names."""
+    """The scene of a seed, now and then with a blot for an object, as drawn and worn; the truth of every square; where its things
+    are, roughly, and their names."""
     rng = np.random.default_rng([seed, 2])
     description = describe(seed, grammar=WORLD)
     blots = [replace(thing, name=BLOT) if rng.random() < BLOT_SHARE else thing for thing in description.things]
@@ -64,9 +78,10 @@ def sight(seed):
         things |= thing.mask
         colours[thing.mask] = list(COLOURS).index(thing.colour)
     middle = slice(SQUARE // 2, None, SQUARE)
-    crops = [cut_out(picture, _shaken(rng, thing.mask)) for thing in scene.objects]
+    boxes = [_shaken(rng, thing.mask) for thing in scene.objects]
     names = [NAMES.index(thing.name) for thing in scene.objects]
-    return picture, things[middle, middle], colours[middle, middle], PLACES.index(scene.place), STYLES.index(scene.style), crops, names
+    place, style = PLACES.index(scene.place), STYLES.index(scene.style)
+    return scene.picture, picture, things[middle, middle], colours[middle, middle], place, style, boxes, names
 
 
 def _shaken(rng, mask):

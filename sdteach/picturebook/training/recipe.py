@@ -36,6 +36,7 @@ class Recipe:
     unet_channels: tuple[int, ...]
     clip: Phase
     vae: Phase
+    decoder: Phase
     unet_single: Phase
     unet_small: Phase
     unet_large: Phase
@@ -65,6 +66,7 @@ PRESETS = {
         unet_channels=(64, 128, 128),
         clip=Phase(steps=2_520, batch=192, learning_rate=1e-3, ema_decay=0.99),
         vae=Phase(steps=5_200, batch=32, learning_rate=2e-3, ema_decay=0.99),
+        decoder=Phase(steps=3_000, batch=32, learning_rate=1e-3, ema_decay=0.998, warmup=50),
         unet_single=Phase(steps=2_400, batch=48, learning_rate=1e-3, ema_decay=0.998),
         unet_small=Phase(steps=1_200, batch=64, learning_rate=7e-4, ema_decay=0.998),
         unet_large=Phase(steps=1_900, batch=32, learning_rate=5e-4, ema_decay=0.998),
@@ -81,6 +83,7 @@ PRESETS = {
         unet_channels=(96, 160, 160),
         clip=Phase(steps=3_500, batch=1_024, learning_rate=1e-3, ema_decay=0.995, warmup=500),
         vae=Phase(steps=6_000, batch=192, learning_rate=1.5e-3, ema_decay=0.998, warmup=500),
+        decoder=Phase(steps=2_000, batch=192, learning_rate=1e-3, ema_decay=0.998),
         unet_single=Phase(steps=2_000, batch=512, learning_rate=1e-3, ema_decay=0.999, warmup=500),
         unet_small=Phase(steps=2_000, batch=512, learning_rate=8e-4, ema_decay=0.999),
         unet_large=Phase(steps=7_000, batch=512, learning_rate=8e-4, ema_decay=0.9995),

@@ -2,12 +2,13 @@
 
 import torch
 from diffusers import AutoencoderKL
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, l1_loss, mse_loss
 
 from .data import to_tensor
 
 CROP = 64
+GROUND = 0.3  # how far from the most usual colour, of 2, a pixel is no ground any more
 
 
 def new_vae(channels: tuple[int, ...]) -> AutoencoderKL:
@@ -32,6 +33,32 @@ class AutoencodingObjective(nn.Module):
         return reconstruction_loss(guess, pictures) + 1e-4 * kl
 
 
+class DecodingObjective(nn.Module):
+    """The decoder alone, its latents as they are: what lies off the ground counts four times.
+
+    Small things and dark ones weigh next to nothing in a mean over the picture, and are what a prompt asks for. As the encoder
+    stays, so do the latents, and a UNet that learned them.
+    """
+
+    def __init__(self, vae):
+        super().__init__()
+        self.vae = vae.requires_grad_(False)
+        for part in (vae.decoder, vae.post_quant_conv):
+            part.requires_grad_(True)
+
+    def forward(self, pictures):
+        with torch.no_grad():
+            latents = self.vae.encode(pictures.contiguous(memory_format=torch.channels_last)).latent_dist.sample()
+        guess, weight = self.vae.decode(latents).sample.float(), 1 + 3 * off_ground(pictures).float()
+        return reconstruction_loss(guess, pictures) + (weight * (guess - pictures).abs()).mean()
+
+
+def off_ground(pictures: Tensor) -> Tensor:
+    """Which pixels of pictures (n, 3, h, w) in -1..1 are not of the most usual colour: (n, 1, h, w)."""
+    usual = pictures.flatten(2).median(2).values[:, :, None, None]
+    return (pictures - usual).abs().amax(1, keepdim=True) > GROUND
+
+
 def reconstruction_loss(guess, truth):
     """L1 + MSE + L1 of edges + L1 of colour differences, fine and coarse: small VAEs get colours wrong first."""
     edges = sum(l1_loss(guess.diff(dim=axis), truth.diff(dim=axis)) for axis in (2, 3))
@@ -47,7 +74,7 @@ def _opponent(rgb):
 
 
 def crops(scenes, batch):
-    """Random crops; of twice as many drawn the flatter half is thrown away, since flat ground teaches nothing."""
+    """Random crops; of twice as many drawn the half with more ground is thrown away, since flat ground teaches nothing."""
     device, edge = scenes.pictures.device, scenes.pictures.shape[1] - CROP + 1
     span = torch.arange(CROP, device=device)
 
@@ -55,7 +82,7 @@ def crops(scenes, batch):
         chosen = torch.randint(len(scenes.pictures), (2 * batch, 1, 1)).to(device)
         top, left = torch.randint(edge, (2, 2 * batch, 1, 1)).to(device)
         pieces = to_tensor(scenes.pictures[chosen, top + span[:, None], left + span])
-        return (pieces[pieces.var(dim=(2, 3)).sum(1).topk(batch).indices],)
+        return (pieces[off_ground(pieces).float().mean((1, 2, 3)).topk(batch).indices],)
 
     return draw
 

@@ -1,0 +1,50 @@
+"""Numbers by time, by layer, by training step."""
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+
+from .style import SMALL, TITLE, Page, as_array, fit, legend
+
+# What a noise schedule holds: the field, its name, whether its axis is logarithmic.
+SCHEDULE = (("betas", "beta, noise per step", False), ("alphas_cumprod", "cumulative alpha", False),
+            ("sigma", "sigma, noise level", True), ("snr", "signal-to-noise ratio", True))  # fmt: skip
+
+
+def curves(x, named: Mapping[str, object], x_name: str, y_name: str, title: str) -> Figure:
+    """One curve for each name over the same x. Raises ValueError unless every curve has one value for each x, at least one."""
+    x, named = as_array(x), {name: as_array(values) for name, values in named.items()}
+    if not named or not len(x) or any(len(values) != len(x) for values in named.values()):
+        lengths = {name: len(values) for name, values in named.items()}
+        raise ValueError(f"expected curves with one value for each of {len(x)} x, at least one, got {lengths}")
+    told = "; ".join(f"{name} from {values[0]:.4g} to {values[-1]:.4g}" for name, values in named.items())
+    page = Page(8.0, 4.7, f"{title}. {y_name} by {x_name}, {x[0]:.4g} to {x[-1]:.4g}: {told}.")
+    page.text(0.3, 0.4, title, TITLE, fontweight="bold")
+    axes = page.panel(1.1, 0.85, 6.6, 3.05, x_name, y_name)
+    axes.xaxis.get_major_locator().set_params(integer=x.dtype.kind == "i")
+    for name, values in named.items():
+        axes.plot(x, values, label=fit(name, 4.0, SMALL), linewidth=2.5, marker="o" if len(x) < 15 else None)
+    if len(named) > 1:
+        legend(axes)
+    return page.figure
+
+
+def loss_curve(steps: Sequence[int], losses: Sequence[float], name: str) -> Figure:
+    """Mean losses of a training by step. Raises ValueError unless there is one loss for each step."""
+    return curves(steps, {"loss": losses}, "step", "loss", name)
+
+
+def schedule_curves(schedules: Mapping[str, object]) -> Figure:
+    """Noise schedules by name, each with betas, alphas_cumprod, sigma and snr: four panels on one time axis."""
+    page = Page(11.0, 8.0, f"Noise schedules over the timesteps: {', '.join(schedules)}. The noise added at each step, what is kept "
+                           "of the picture, the noise level and the signal-to-noise ratio.")  # fmt: skip
+    page.text(0.3, 0.4, "From picture to noise", TITLE, fontweight="bold")
+    for index, (field, name, logarithmic) in enumerate(SCHEDULE):
+        axes = page.panel(1.1 + 5.3 * (index % 2), 0.85 + 3.6 * (index // 2), 4.2, 2.75, "timestep t", name)
+        for label, schedule in schedules.items():
+            axes.plot(as_array(getattr(schedule, field)), label=fit(label, 3.0, SMALL), linewidth=2.5)
+        if logarithmic:
+            axes.set_yscale("log")
+        if not index and len(schedules) > 1:
+            legend(axes)
+    return page.figure

@@ -1,0 +1,12 @@
+"""Explorers: figures that answer to sliders and to what is typed. They draw with `plots` and compute nothing themselves:
+what has to be computed anew comes from a callable that they are given.
+
+Where widgets cannot run, each shows the picture that it starts with.
+"""
+
+from .explorer import Explorer, TextExplorer
+from .stages import latent_explorer, noise_explorer, run_scrubber, token_explorer, vae_explorer, vector_explorer
+
+__all__ = [
+    "Explorer", "TextExplorer", "latent_explorer", "noise_explorer", "run_scrubber", "token_explorer", "vae_explorer", "vector_explorer",
+]  # fmt: skip

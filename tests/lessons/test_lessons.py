@@ -1,0 +1,157 @@
+"""The lessons run anywhere, keep to their shape, and show what their cells make."""
+
+import ast
+import base64
+import io
+import json
+import re
+from itertools import pairwise
+
+import nbformat
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import ROOT
+from run import run, tidy
+
+LESSONS = sorted((ROOT / "lessons").glob("[0-9]*.ipynb"))
+NUMBER = re.compile(r"-?\d[\d,]*\.?\d*(?:e[-+]?\d+)?")
+each_lesson = pytest.mark.parametrize("path", LESSONS, ids=[path.stem for path in LESSONS])
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def prose(notebook):
+    return [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+
+
+def sections(notebook):
+    """The code of each section, by its heading; what stands before the first heading is left out."""
+    found, heading = {}, None
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and (match := re.search(r"^## (.*)", cell.source, re.MULTILINE)):
+            heading = match[1]
+        elif cell.cell_type == "code" and heading:
+            found.setdefault(heading, []).append(cell.source)
+    return found
+
+
+@each_lesson
+def test_a_lesson_runs_from_the_top_without_a_network_and_shows_what_it_shipped_with(path):
+    shipped, made = nbformat.read(path, 4), tidy(run(path))
+    assert [cell.source for cell in code(shipped)] == [cell.source for cell in code(made)]
+    assert [cell.execution_count for cell in code(shipped)] == [*range(1, len(code(made)) + 1)]
+    for old, new in zip(code(shipped), code(made), strict=True):
+        assert [output.output_type for output in old.outputs] == [output.output_type for output in new.outputs], new.source
+        for was, now in zip(old.outputs, new.outputs, strict=True):
+            if was.output_type == "stream":
+                assert_same_text(was.text, now.text)
+            elif "text/html" in was.data:
+                assert_same_html(was.data["text/html"], now.data["text/html"])
+            else:
+                assert_same_text(was.data["text/plain"], now.data["text/plain"])
+
+
+def assert_same_text(was, now):
+    """Word for word, and numbers as near as two machines' arithmetic lets them be."""
+    assert NUMBER.sub("#", was) == NUMBER.sub("#", now)
+    old, new = ([float(number.replace(",", "")) for number in NUMBER.findall(text)] for text in (was, now))
+    assert new == pytest.approx(old, rel=0.02, abs=0.02)
+
+
+def assert_same_html(was, now):
+    old, new = (re.search(r'alt="([^"]*)".*base64,([^"]*)', html) for html in (was, now))
+    if old is None:
+        assert was == now
+        return
+    assert_same_text(old[1], new[1])
+    before, after = (np.asarray(Image.open(io.BytesIO(base64.b64decode(found[2]))).convert("RGB"), float) for found in (old, new))
+    assert before.shape == after.shape
+    assert np.abs(before - after).mean() < 2
+
+
+@each_lesson
+def test_a_lesson_runs_on_another_checkpoint(path, random_folders):
+    for cell in code(run(path, SDTEACH_MODEL=str(random_folders["v_prediction"]))):
+        assert not [output for output in cell.outputs if output.output_type == "error"]
+
+
+@each_lesson
+def test_every_section_runs_from_the_first_cell_alone(path, isolated):
+    notebook = nbformat.read(path, 4)
+    parts = sections(notebook)
+    assert len(parts) >= 5
+    first = code(notebook)[0].source
+    script = """
+import sys, json
+from IPython.display import display
+first, parts = json.loads(sys.stdin.read())
+for heading, cells in parts.items():
+    here = {"display": display}
+    for source in [first, *cells]:
+        exec(compile(source, heading, "exec"), here)
+    print("ran:", heading)
+"""
+    done = isolated(script, text_in=json.dumps([first, parts]))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [line.removeprefix("ran: ") for line in done.stdout.splitlines() if line.startswith("ran: ")] == list(parts)
+
+
+@each_lesson
+def test_a_lesson_keeps_to_its_shape(path):
+    notebook = nbformat.read(path, 4)
+    texts, cells = prose(notebook), code(notebook)
+    headings = re.findall(r"^(#+) ", "\n".join(texts), re.MULTILINE)
+    assert headings[0] == "#"
+    assert headings.count("#") == 1
+    assert all(len(after) - len(before) <= 1 for before, after in pairwise(headings))
+    assert "**The question.**" in texts[0]
+    assert "**Afterwards you can**" in texts[0]
+    assert re.search(r"\d+ minutes", texts[0])
+    assert "model = sdteach.load_model()" in cells[0].source
+    assert "plots.pipeline_map(" in cells[1].source
+    assert texts[-1].startswith("## Before you go")
+    assert re.findall(r"^(\d)\.", texts[-1], re.MULTILINE) == ["1", "2", "3"]
+    assert sum("**Predict.**" in text for text in texts) >= 4
+    number = path.stem[:2]
+    asked = re.findall(r'exercises\.check\("([\d.]+)", \.\.\.\)', "\n".join(cell.source for cell in cells))
+    assert asked == [f"{number}.{i + 1}" for i in range(len(asked))]
+    assert len(asked) >= 3
+
+
+@each_lesson
+def test_cells_are_short_and_define_nothing(path):
+    for cell in code(nbformat.read(path, 4)):
+        lines = [line for line in cell.source.splitlines() if line.strip()]
+        assert len(lines) <= 10, cell.source
+        assert max(map(len, lines)) <= 105, cell.source
+        defined = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+        assert not [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, defined)], cell.source
+
+
+@each_lesson
+def test_a_shipped_lesson_is_light_and_speaks_to_those_who_cannot_see_or_run_it(path):
+    assert path.stat().st_size <= 1.5e6
+    text = path.read_text("utf-8")
+    assert "widget-view" not in text
+    assert str(ROOT) not in text
+    pictures = 0
+    for cell in code(nbformat.read(path, 4)):
+        for output in cell.outputs:
+            assert output.output_type in ("stream", "execute_result", "display_data"), cell.source
+            assert output.get("name") != "stderr", output.text
+            html = output.get("data", {}).get("text/html", "")
+            assert "image/png" not in output.get("data", {}), "a picture without alt text"
+            assert len(re.findall("<img ", html)) == len(re.findall('<img alt="[^"]{9,}" ', html)), html[:200]
+            pictures += html.count("<img ")
+    assert pictures >= 5
+
+
+def test_every_exercise_of_the_lessons_is_asked_where_it_belongs():
+    from sdteach.exercises import exercises
+
+    asked = [number for path in LESSONS for number in re.findall(r'check\(\\"([\d.]+)\\"', path.read_text("utf-8"))]
+    assert asked == list(exercises())

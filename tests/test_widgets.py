@@ -1,0 +1,304 @@
+"""Explorers show the frame that was asked for, draw as seldom as they can, and leave a picture where widgets cannot run."""
+
+import asyncio
+import base64
+import warnings
+from functools import partial
+from html import escape
+from itertools import product
+
+import numpy as np
+import pytest
+from ipywidgets import HTML, Play
+from PIL import Image
+
+import sdteach
+from sdteach import plots, widgets
+from sdteach.plots.style import SCREEN_DPI, Page, as_img
+from sdteach.schedule import forward_process
+from sdteach.text_encoder import word_cosines
+from sdteach.widgets import Explorer, TextExplorer, explorer, stages
+
+
+@pytest.fixture(autouse=True)
+def light(monkeypatch):
+    monkeypatch.delenv("SDTEACH_THEME", raising=False)
+
+
+class Drawing:
+    """A draw function that keeps what it was called with; every figure is another."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, *texts, **choice):
+        self.calls.append(texts or choice)
+        page = Page(1.0, 0.5, f"<{texts or choice}>")
+        page.text(0.1, 0.25, str(len(self.calls)))
+        return page.figure
+
+
+@pytest.fixture
+def no_drawing(monkeypatch):
+    """From its call on no figure can be made."""
+
+    def begin():
+        monkeypatch.setattr(Page, "__init__", lambda *_: pytest.fail("a figure was drawn"))
+
+    return begin
+
+
+def shown(figure):
+    return as_img(figure.png(SCREEN_DPI), figure.get_label())
+
+
+def data(html):
+    return base64.b64decode(html.split("base64,")[1].split('"')[0])
+
+
+def test_every_combination_is_drawn_once_and_beforehand():
+    draw = Drawing()
+    made = Explorer(draw, {"step": [2, 3, 5], "word": ("car", "star")})
+    assert draw.calls == [{"step": step, "word": word} for step, word in product((2, 3, 5), ("car", "star"))]
+    assert list(made.frames) == [tuple(call.values()) for call in draw.calls]
+    assert len({png for png, _ in made.frames.values()}) == 6
+    assert list(made.sliders) == ["step", "word"]
+    assert (made.sliders["step"].options, made.sliders["word"].options) == ((2, 3, 5), ("car", "star"))
+
+
+def test_a_slider_only_swaps_frames(no_drawing):
+    draw = Drawing()
+    made = Explorer(draw, {"step": range(2, 5), "word": ("car", "star")})
+    no_drawing()
+    assert data(made.picture.value) == made.frames[2, "car"][0]
+    for step, word in [(4, "star"), (2, "star"), (3, "car")]:
+        made.choose(word=word, step=step)
+        assert (made.sliders["step"].value, made.sliders["word"].value) == (step, word)
+        assert data(made.picture.value) == made.frames[step, word][0]
+        assert escape(str({"step": step, "word": word})) in made.picture.value
+    made.sliders["step"].index = 2
+    assert data(made.picture.value) == made.frames[4, "car"][0]
+    made.choose()
+    assert len(draw.calls) == 6
+
+
+@pytest.mark.parametrize("wrong", [{"step": 4}, {"step": "2"}, {"word": 2}, {"step": None}])
+def test_a_choice_that_is_not_there_is_explained(wrong):
+    made = Explorer(Drawing(), {"step": [2, 3]})
+    before = made.picture.value
+    with pytest.raises(ValueError, match=r"one of \{'step': \[2, 3\]\}, got " + next(iter(wrong))):
+        made.choose(**wrong)
+    assert made.picture.value == before
+
+
+@pytest.mark.parametrize("choices", [{}, {"step": []}, {"step": [1], "word": ()}])
+def test_an_explorer_needs_something_to_choose(choices):
+    draw = Drawing()
+    with pytest.raises(ValueError, match="at least one"):
+        Explorer(draw, choices)
+    assert not draw.calls
+
+
+def test_the_first_slider_can_be_played(monkeypatch):
+    links = []
+    monkeypatch.setattr(explorer, "jslink", lambda *ends: links.append(ends))
+    made = Explorer(Drawing(), {"step": [2, 3, 5], "word": ["car"]}, playing=True)
+    player, slider = made.children[0].children
+    assert isinstance(player, Play)
+    assert (player.min, player.max, player.interval) == (0, 2, explorer.PAUSE)
+    assert links == [((player, "value"), (slider, "index"))]
+    assert slider is made.sliders["step"]
+    assert made.children[1:] == (made.sliders["word"], made.picture)
+    assert Explorer(Drawing(), {"step": [2, 3]}).children[0].options == (2, 3)
+    assert len(links) == 1
+
+
+def test_where_widgets_cannot_run_the_picture_stands_alone():
+    for made in (Explorer(Drawing(), {"step": [2]}), TextExplorer(Drawing(), {"prompt": "a"})):
+        bundle = made._repr_mimebundle_()
+        assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == made.model_id
+        assert bundle["text/html"] == made.picture.value
+        assert bundle["text/html"].startswith('<img alt="&lt;')
+
+
+def test_what_is_typed_without_a_loop_is_drawn_at_once():
+    draw = Drawing()
+    made = TextExplorer(draw, {"first": "a", "second": "b"})
+    made.type(first="c")
+    made.type(second="d", first="e")
+    made.fields["second"].value = "f"
+    assert draw.calls == [("a", "b"), ("c", "b"), ("c", "d"), ("e", "d"), ("e", "f")]
+    assert data(made.picture.value) == shown_bytes(draw, 5)
+    assert escape(str(("e", "f"))) in made.picture.value
+    assert made.children == (*made.fields.values(), made.picture)
+    with pytest.raises(ValueError, match="one of first, second, got third"):
+        made.type(third="g")
+
+
+def shown_bytes(draw, number):
+    """The picture that `draw` made at its `number`th call."""
+    again = Drawing()
+    again.calls = draw.calls[: number - 1]
+    return again(*draw.calls[number - 1]).png(SCREEN_DPI)
+
+
+def test_of_what_is_typed_in_haste_only_the_last_is_drawn(monkeypatch):
+    monkeypatch.setattr(explorer, "PAUSE", 40)
+    draw = Drawing()
+
+    async def haste():
+        made = TextExplorer(draw, {"prompt": ""})
+        before = made.picture.value
+        for length in range(1, 21):
+            made.type(prompt="a" * length)
+            await asyncio.sleep(0)
+            assert made.picture.value == before
+        await asyncio.sleep(0.3)
+        assert draw.calls == [("",), ("a" * 20,)]
+        assert escape("a" * 20) in made.picture.value
+        made.type(prompt="later")
+        await asyncio.sleep(0.3)
+        assert draw.calls[2:] == [("later",)]
+
+    asyncio.run(haste())
+
+
+@pytest.mark.parametrize("inner", [False, True])
+def test_what_is_wrong_or_worth_knowing_is_shown_as_it_is(inner):
+    """As text, never as HTML, and where it is seen, whatever was drawn before."""
+
+    def draw(prompt):
+        if "wrong" in prompt:
+            raise ValueError(f"expected sense, got {prompt}")
+        if "odd" in prompt:
+            warnings.warn(f"never read {prompt}", UserWarning, stacklevel=1)
+        return Explorer(Drawing(), {"step": [1, 2]}) if inner else Drawing()(prompt)
+
+    def visible(made):
+        return "".join(child.value for child in made.children if isinstance(child, HTML))
+
+    made = TextExplorer(draw, {"prompt": "fine"})
+    plain = made.picture.value
+    made.type(prompt="wrong <script>alert(1)</script>")
+    assert "got wrong &lt;script&gt;alert(1)&lt;/script&gt;" in visible(made)
+    assert "<img" not in made.picture.value
+    with warnings.catch_warnings(action="error"):
+        made.type(prompt="odd <script>alert(1)</script>")
+    assert "<p>never read odd &lt;script&gt;alert(1)&lt;/script&gt;</p>" in visible(made)
+    assert made.picture.value.startswith("<img alt=")
+    assert made._repr_mimebundle_()["text/html"].endswith("</p>")
+    assert "<script" not in visible(made) + made.picture.value
+    made.type(prompt="fine")
+    assert made.picture.value == plain
+    assert "<p>" not in visible(made)
+
+
+def test_an_error_that_nobody_expects_is_not_hidden():
+    made = TextExplorer(lambda prompt: {"fine": Drawing()}[prompt](prompt), {"prompt": "fine"})
+    with pytest.raises(KeyError):
+        made.type(prompt="typo")
+
+
+def test_type_a_prompt_and_see_its_tokens(model):
+    made = widgets.token_explorer(partial(sdteach.tokenize, model), "a red car")
+    assert made.picture.value == shown(plots.token_chips(sdteach.tokenize(model, "a red car")))
+    made.type(prompt="a blue fish")
+    assert made.picture.value == shown(plots.token_chips(sdteach.tokenize(model, "a blue fish")))
+    made.type(prompt="a <script>")
+    assert "never read &#x27;script&#x27;" in made.picture.value
+    assert "<script" not in made.picture.value
+
+
+def test_the_cosines_of_two_prompts_layer_by_layer(model):
+    made = widgets.vector_explorer(partial(word_cosines, model), "a red car", "a fish")
+
+    def expected(first, second):
+        cosines = word_cosines(model, first, second)
+        return {
+            (layer,): plots.heat_table(values, cosines.first, cosines.second, f"Layer {layer}", "cosine similarity", -1.0).png(SCREEN_DPI)
+            for layer, values in enumerate(cosines.values)
+        }
+
+    *fields, inner, _ = made.children
+    assert fields == [*made.fields.values()]
+    assert {choice: png for choice, (png, _) in inner.frames.items()} == expected("a red car", "a fish")
+    assert len(inner.frames) == 5
+    inner.choose(layer=3)
+    assert data(inner.picture.value) == inner.frames[3,][0]
+    made.type(second="a big fish")
+    assert {choice: png for choice, (png, _) in made.children[2].frames.items()} == expected("a red car", "a big fish")
+    made.type(first=" ")
+    assert "at least one word" in made.children[-1].value
+    made.type(first="a car")
+    assert made.children[2].sliders["layer"].options == tuple(range(5))
+
+
+def test_walk_from_one_pictures_latents_to_anothers(model, no_drawing):
+    pictures = [Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 56, 3), np.uint8)) for seed in (0, 1)]
+    first, second = (sdteach.image_to_latents(model, picture).mean for picture in pictures)
+    decode = partial(sdteach.latents_to_image, model)
+    made = widgets.vae_explorer(decode, first, second, steps=3)
+    assert list(made.frames) == [(0.0,), (0.5,), (1.0,)]
+    for (share,), (png, alt) in made.frames.items():
+        between = first + share * (second - first)
+        figure = plots.picture_grid([plots.latent_colours(between), np.asarray(decode(between))], ["latents", f"{share:.0%} of the way"])
+        assert png == figure.png(SCREEN_DPI)
+        assert alt == figure.get_label()
+    assert len(widgets.vae_explorer(lambda _: pictures[0], first, second).frames) == 13
+    no_drawing()
+    made.choose(share=0.5)
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 5, 7), (1, 4, 8, 4), (1, 3, 9, 6)])
+def test_operate_on_the_middle_of_the_latents(shape):
+    latents, seen = np.random.default_rng(3).normal(size=shape).astype(np.float32), []
+
+    def decode(edited):
+        seen.append(edited)
+        return Image.fromarray(plots.latent_colours(edited))
+
+    made = widgets.latent_explorer(decode, latents, amounts=[-1.5, 2])
+    before = latents.copy()
+    assert list(made.frames) == [*product(range(shape[1]), (-1.5, 2))]
+    height, width = shape[2:]
+    rows, columns = (range(edge // 4, edge - edge // 4) for edge in (height, width))
+    for (channel, amount), edited in zip(made.frames, seen, strict=True):
+        expected = before.copy()
+        for row, column in product(rows, columns):
+            expected[0, channel, row, column] += amount
+        np.testing.assert_array_equal(edited, expected)
+        grid = plots.picture_grid([plots.latent_colours(expected)] * 2, ["latents", f"channel {channel}: {amount:+g}"])
+        assert made.frames[channel, amount][0] == grid.png(SCREEN_DPI)
+    np.testing.assert_array_equal(latents, before)
+
+
+def test_slide_over_the_forward_process(model):
+    picture = Image.fromarray(np.random.default_rng(5).integers(0, 256, (40, 56, 3), np.uint8))
+    made = widgets.noise_explorer(partial(forward_process, model), picture.convert("RGBA"), [0, 333, 999])
+    assert list(made.frames) == [(0,), (333,), (999,)]
+    for (timestep,), (png, alt) in made.frames.items():
+        figure = plots.noised(np.asarray(picture), forward_process(model, picture, timestep))
+        assert (png, alt) == (figure.png(SCREEN_DPI), figure.get_label())
+
+
+@pytest.mark.parametrize("collect", [("latents", "noise", "x0", "preview"), ("x0",), ()])
+def test_scrub_through_a_run(model, collect, monkeypatch, no_drawing):
+    trace = sdteach.generate(model, "a red car", steps=3, width=72, collect=collect)
+    decode = partial(sdteach.latents_to_image, model)
+    seen, run_step = [], plots.run_step
+    monkeypatch.setattr(stages.plots, "run_step", lambda *arguments: seen.append(arguments) or run_step(*arguments))
+    made = widgets.run_scrubber(trace, decode)
+    assert list(made.frames) == [(step,) for step in range(1, len(trace.steps) + 1)]
+    assert [index for _, index, _ in seen] == list(range(len(trace.steps)))
+    for step, (_, index, preview) in zip(trace.steps, seen, strict=True):
+        if step.preview is None and "x0" in collect:
+            np.testing.assert_array_equal(preview, np.asarray(decode(step.predicted_x0)))
+        else:
+            assert preview is None
+        assert made.frames[index + 1,][0] == run_step(trace, index, preview).png(SCREEN_DPI)
+    assert isinstance(made.children[0].children[0], Play)
+    without = widgets.run_scrubber(trace)
+    assert without.frames[2,][0] == run_step(trace, 1).png(SCREEN_DPI)
+    no_drawing()
+    made.choose(step=2)
+    assert data(made.picture.value) == made.frames[2,][0]
