@@ -20,6 +20,12 @@ from rich.table import Table
 from rich.text import Text
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+# JupyterLab asks for news, updates and extensions on the network, in a classroom that may have none.
+OFFLINE = (
+    "--LabApp.news_url=None",
+    "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    "--LabApp.extension_manager=readonly",
+)
 said, asides = Console(), Console(stderr=True)
 
 
@@ -118,7 +124,7 @@ def lab(
     for lesson in new:
         shutil.copyfile(lesson, folder / lesson.name)
     said.print(Text.assemble((str(folder), "bold"), f"  {len(new)} lessons copied, {len(lessons) - len(new)} kept as they were"))
-    sys.exit(subprocess.call([sys.executable, "-m", "jupyterlab", str(folder / lessons[0].name), *options]))
+    sys.exit(subprocess.call([sys.executable, "-m", "jupyterlab", str(folder / lessons[0].name), *OFFLINE, *options]))
 
 
 @app.command(epilog="Example:  [bold]sdteach doctor[/]")
