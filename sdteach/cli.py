@@ -20,10 +20,9 @@ from rich.table import Table
 from rich.text import Text
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-# JupyterLab asks for news, updates and extensions on the network, in a classroom that may have none.
+# JupyterLab asks whether it may fetch news, looks for updates and lists extensions, in a classroom that may have no network.
 OFFLINE = (
-    "--LabApp.news_url=None",
-    "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    "--ServerApp.tornado_settings={'page_config_data': {'ignorePlugins': ['@jupyterlab/apputils-extension:announcements']}}",
     "--LabApp.extension_manager=readonly",
 )
 said, asides = Console(), Console(stderr=True)

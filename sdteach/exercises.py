@@ -44,6 +44,8 @@ def check(exercise: str, answer: object = None) -> Verdict:
     if answer is None or answer is ...:
         return Verdict("unanswered", asked["question"])
     given, within = _plain(answer), asked.get("within", 0)
+    if isinstance(given, list) and ... in given:
+        return Verdict("unanswered", asked["question"])
     if _fits(given, asked["right"], within):
         return Verdict("right", asked["why"])
     if _kind(given) != _kind(asked["right"]):

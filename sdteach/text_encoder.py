@@ -98,7 +98,7 @@ def main_directions(vectors: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "n 2"]
         raise ValueError(f"expected at least three vectors, got {len(vectors)}; two always lie in a plane")
     centred = vectors.float() - vectors.float().mean(0)
     u, lengths, _ = torch.linalg.svd(centred, full_matrices=False)
-    return u[:, :2] * lengths[:2], lengths[:2] ** 2 / (lengths**2).sum()
+    return u[:, :2] * lengths[:2], lengths[:2] ** 2 / (lengths**2).sum().clamp(min=1e-12)
 
 
 @torch.no_grad()

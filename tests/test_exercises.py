@@ -68,6 +68,7 @@ def test_no_answer_is_asked_for_one(number, answer):
     verdict = check(number, answer)
     assert (verdict.state, verdict.text, repr(verdict)) == ("unanswered", "What <i>is</i> it?", "What <i>is</i> it?")
     assert check(number) == verdict
+    assert check("list", ["tokenizer", ...]).state == check("row", [...]).state == "unanswered"
 
 
 @pytest.mark.parametrize(("number", "answer", "hint"), [

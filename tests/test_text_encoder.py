@@ -206,3 +206,9 @@ def test_words_that_stand_twice_are_two_and_long_ones_have_several_pieces(model)
 def test_word_cosines_need_words(model, first, second):
     with pytest.raises(ValueError, match="at least one word each"):
         word_cosines(model, first, second)
+
+
+def test_equal_vectors_have_no_direction():
+    points, shares = main_directions(torch.ones(5, 7))
+    assert torch.equal(shares, torch.zeros(2))
+    assert points.abs().max() < 1e-5

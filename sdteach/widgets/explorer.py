@@ -29,7 +29,7 @@ class _Shown(VBox):
 class Explorer(_Shown):
     """A figure for every choice of the sliders, all drawn beforehand, so that a slider only swaps pictures.
 
-    `draw(**choice)` is called once for each combination of `choices`, which maps the sliders' names to their values. A name's
+    `draw(**choice)` is called once for each combination of `choices`, which maps the sliders' names to their values. The
     first slider can be played if `playing`. `choose(name=value)` moves the sliders from code.
     """
 

@@ -47,7 +47,7 @@ def vae_explorer(decode: Callable[..., Image.Image], first, second, steps: int =
 def latent_explorer(decode: Callable[..., Image.Image], latents, amounts: Sequence[float] = (-3, -2, -1, 0, 1, 2, 3)) -> Explorer:
     """Operate on latents: add an amount to one channel in the middle of the picture, and decode."""
     height, width = latents.shape[2:]
-    middle = slice(height // 4, -(height // 4)), slice(width // 4, -(width // 4))
+    middle = slice(height // 4, height - height // 4), slice(width // 4, width - width // 4)
 
     def draw(channel, amount):
         edited = latents + 0.0

@@ -1,12 +1,21 @@
-"""On the PYTHONPATH of a process, this makes every attempt to reach a network an error."""
+"""On the PYTHONPATH of a process, this makes every attempt to reach another machine an error."""
 
 import socket
 
-
-def _refuse(*args, **_):
-    raise RuntimeError(f"network access attempted: {args[1:]}")
+HERE = {"127.0.0.1", "::1", "localhost", ""}
 
 
-socket.socket.connect = _refuse
-socket.socket.connect_ex = _refuse
-socket.getaddrinfo = _refuse
+def _only_here(reach, position):
+    def guarded(*arguments, **options):
+        target = arguments[position] if len(arguments) > position else options.get("host")
+        host = target[0] if isinstance(target, tuple) else target
+        if host not in HERE:
+            raise RuntimeError(f"network access attempted: {target}")
+        return reach(*arguments, **options)
+
+    return guarded
+
+
+socket.socket.connect = _only_here(socket.socket.connect, 1)
+socket.socket.connect_ex = _only_here(socket.socket.connect_ex, 1)
+socket.getaddrinfo = _only_here(socket.getaddrinfo, 0)
