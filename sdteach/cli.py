@@ -20,11 +20,8 @@ from rich.table import Table
 from rich.text import Text
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-# JupyterLab asks whether it may fetch news, looks for updates and lists extensions, in a classroom that may have no network.
-OFFLINE = (
-    "--ServerApp.tornado_settings={'page_config_data': {'ignorePlugins': ['@jupyterlab/apputils-extension:announcements']}}",
-    "--LabApp.extension_manager=readonly",
-)
+# JupyterLab asks for news, updates and extensions on the network, in a classroom that may have none: in here they are switched off.
+JUPYTER = Path(__file__).with_name("jupyter")
 said, asides = Console(), Console(stderr=True)
 
 
@@ -123,7 +120,9 @@ def lab(
     for lesson in new:
         shutil.copyfile(lesson, folder / lesson.name)
     said.print(Text.assemble((str(folder), "bold"), f"  {len(new)} lessons copied, {len(lessons) - len(new)} kept as they were"))
-    sys.exit(subprocess.call([sys.executable, "-m", "jupyterlab", str(folder / lessons[0].name), *OFFLINE, *options]))
+    settings = os.pathsep.join(filter(None, [str(JUPYTER), os.environ.get("JUPYTER_CONFIG_PATH")]))
+    command = [sys.executable, "-m", "jupyterlab", str(folder / lessons[0].name), *options]
+    sys.exit(subprocess.call(command, env=os.environ | {"JUPYTER_CONFIG_PATH": settings}))
 
 
 @app.command(epilog="Example:  [bold]sdteach doctor[/]")

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from PIL import Image
 
 import sdteach
 from sdteach import cli, doctor
-from sdteach.cli import OFFLINE
 
 
 @pytest.fixture
@@ -138,7 +138,12 @@ def lab(sdteach_command, monkeypatch, tmp_path):
     started = []
 
     def run(*arguments, status=0):
-        monkeypatch.setattr(subprocess, "call", lambda command: started.append(command) or status)
+        def call(command, env):
+            started.append(command)
+            run.settings = env["JUPYTER_CONFIG_PATH"].split(os.pathsep)
+            return status
+
+        monkeypatch.setattr(subprocess, "call", call)
         started.clear()
         return sdteach_command("lab", *arguments), started
 
@@ -153,7 +158,7 @@ def test_lab_opens_jupyterlab_on_a_copy_of_the_lessons(lab, tmp_path):
     assert {path.name: path.read_text() for path in copies.iterdir()} == {
         name: f"packaged {name}" for name in ("00_first.ipynb", "01_second.ipynb")
     }
-    assert started == [[sys.executable, "-m", "jupyterlab", "sdteach-lessons/00_first.ipynb", *OFFLINE]]
+    assert started == [[sys.executable, "-m", "jupyterlab", "sdteach-lessons/00_first.ipynb"]]
 
 
 def test_lab_keeps_what_was_changed(lab, tmp_path):
@@ -177,8 +182,16 @@ def test_lab_keeps_what_was_changed(lab, tmp_path):
 def test_lab_passes_other_options_on(lab, tmp_path, arguments, folder, options):
     (status, _, err), started = lab(*arguments)
     assert status == 0, err
-    assert started == [[sys.executable, "-m", "jupyterlab", f"{folder}/00_first.ipynb", *OFFLINE, *options]]
+    assert started == [[sys.executable, "-m", "jupyterlab", f"{folder}/00_first.ipynb", *options]]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["packaged", folder])
+
+
+@pytest.mark.parametrize("theirs", [[], ["/etc/theirs", "/opt/theirs"]])
+def test_lab_adds_to_the_settings_of_jupyterlab_that_are_there(lab, monkeypatch, theirs):
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", os.pathsep.join(theirs))
+    lab()
+    assert lab.settings[1:] == theirs
+    assert json.loads((Path(lab.settings[0]) / "labconfig" / "page_config.json").read_text())["disabledExtensions"]
 
 
 def test_lab_ends_as_jupyterlab_ended(lab):
