@@ -339,8 +339,8 @@ def test_a_rehearsal_trains_every_stage_and_packs_a_checkpoint(tmp_path, monkeyp
     seen, sheets = set(), {}
     watch = Watch(lambda folder: seen.add(folder.name), lambda file, pictures, captions: sheets.update({file: (pictures, captions)}))
     train(tmp_path, tokenizer, recipe, watch=watch)
-    assert seen == {"clip", "vae", "unet_single", "unet_small", "unet_large", "unet_guidance"}
-    assert {file.parent.name for file in sheets} == seen - {"clip", "vae"}
+    assert seen == {"clip", "vae", "decoder", "unet_single", "unet_small", "unet_large", "unet_guidance"}
+    assert {file.parent.name for file in sheets} == seen - {"clip", "vae", "decoder"}
     for file, (pictures, captions) in sheets.items():
         edge = 128 if file.parent.name in ("unet_large", "unet_guidance") else 64
         assert len(captions) == 2
