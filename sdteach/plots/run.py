@@ -78,27 +78,25 @@ def run_step(trace: Trace, index: int, preview: UInt8[np.ndarray, "_ _ 3"] | Non
     shown += [(preview, "predicted picture")] if preview is not None else []
     shown.append((trace.pixels, "result"))
     title = f"step {index + 1} of {len(trace.steps)},  t = {step.timestep:.0f}"
-    edge, tall = 2.6, 2.6 * trace.height / trace.width
-    width = max(0.2 + 2.75 * len(shown), 0.3 + width_of(title, BODY + 2, "bold"))
-    page = Page(width, 1.05 + tall, f"{title}: {', '.join(name for _, name in shown)}")
-    page.text(0.15, 0.32, title, BODY + 2, fontweight="bold")
-    for column, (pixels, name) in enumerate(shown):
-        page.picture(pixels, 0.15 + 2.75 * column, 0.6, edge, tall, name)
-    return page.figure
+    return _row(title, shown, f"{title}: {', '.join(name for _, name in shown)}")
 
 
 def noised(picture, noisy) -> Figure:
     """A picture on its way into noise, as `schedule.forward_process` tells it: noised in its pixels, in its latents, these decoded."""
     kept = noisy.alpha_cumprod
     title = f"t = {noisy.timestep:g}    x_t = {kept**0.5:.3f} × x_0 + {(1 - kept) ** 0.5:.3f} × noise"
-    tall = 2.6 * picture.shape[0] / picture.shape[1]
-    alt = f"{title}. A picture, the same with noise in its pixels, its latents with noise, and those latents decoded."
-    page = Page(11.1, 1.15 + tall, alt)
-    page.text(0.15, 0.35, title, BODY + 2, fontweight="bold")
     shown = [(picture, "picture, x_0"), (noisy.pixels, "noise in its pixels"), (latent_colours(noisy.latents), "noise in its latents"),
              (noisy.decoded, "those latents, decoded")]  # fmt: skip
+    return _row(title, shown, f"{title}. A picture, the same with noise in its pixels, its latents with noise, and those latents decoded.")
+
+
+def _row(title, shown, alt):
+    """Pictures and their names side by side beneath a title; the last one says in which shape all are shown."""
+    tall = 2.6 * shown[-1][0].shape[0] / shown[-1][0].shape[1]
+    page = Page(max(0.2 + 2.75 * len(shown), 0.3 + width_of(title, BODY + 2, "bold")), 1.05 + tall, alt)
+    page.text(0.15, 0.32, title, BODY + 2, fontweight="bold")
     for column, (pixels, name) in enumerate(shown):
-        page.picture(pixels, 0.15 + 2.75 * column, 0.7, 2.6, tall, name)
+        page.picture(pixels, 0.15 + 2.75 * column, 0.6, 2.6, tall, name)
     return page.figure
 
 
