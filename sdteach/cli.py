@@ -178,20 +178,30 @@ def train(
 def evaluate(
     model: Annotated[str | None, typer.Option(help="A picturebook's folder; else $SDTEACH_MODEL, else the embedded one.")] = None,
     guidance_scale: Annotated[float, typer.Option(help="How far to push towards the prompt.")] = 7.5,
+    attention: Annotated[bool, typer.Option("--attention", help="Measure instead where words are read, and what that decides.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
     sheets: Annotated[Path | None, typer.Option(help="A folder for samples.png, every third prompt, and worst.png.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default CUDA if there is one.")] = None,
 ) -> None:
     """Measure a picturebook against the truth: VAE, CLIP, prompts, attention, and the judge itself. Takes minutes."""
+    if sheets and attention:
+        raise ValueError("expected --sheets or --attention, got both; sheets are drawn of the prompts that --attention does not paint")
     if sheets:
         _check_writable(sheets / "samples.png")
     with _notes(), asides.status("loading the model and its judge"):
+        from .attention import layer_grids
         from .model import load_model
-        from .picturebook.evaluation import GOALS
+        from .picturebook.attention_truth import as_plain, attention_truth
         from .picturebook.evaluation import evaluate as run
         from .picturebook.judge import load_judge
+        from .plots import layer_names
 
         loaded, judge = load_model(model, device), load_judge()
+    if attention:
+        with _notes():
+            found = attention_truth(loaded, judge, guidance_scale)
+        print(json.dumps(as_plain(found))) if as_json else _tell_attention(found, layer_names(layer_grids(loaded.unet, 16, 16)))
+        return
     with _notes():
         result = run(loaded, judge, guidance_scale)
     if as_json:
@@ -201,23 +211,66 @@ def evaluate(
             "cases": {name: measure.count for name, measure in result.measures.items()},
         }))  # fmt: skip
     else:
-        table = Table("measure", "value", "95 % interval", "cases", "goal", box=None)
-        for name, measure in result.measures.items():
-            texts = [f"{number:.2f} dB" if name == "vae_psnr" else f"{number:.1%}" for number in (measure.value, measure.low, measure.high)]
-            bound = "at most" if name == "judge_shuffled" else "at least"
-            goal = f"{GOALS[name]:g} dB" if name == "vae_psnr" else f"{GOALS[name]:.0%}"
-            table.add_row(name, texts[0], f"{texts[1]} .. {texts[2]}", str(measure.count), f"{bound} {goal}")
-        said.print(table)
+        _tell_evaluation(result)
     if sheets:
-        from .plots import picture_grid
+        _draw_sheets(result, sheets)
 
-        failed = [case for case in result.painted if case.faults]
-        worst = sorted(failed, key=lambda case: -len(case.faults))[:16]
-        shown = result.painted[::3][:64]
-        _save_figure(picture_grid([case.pixels for case in shown], [case.prompt for case in shown]), sheets / "samples.png", "PNG")
-        if worst:
-            captions = [f"{case.prompt}: {'; '.join(case.faults)}" for case in worst]
-            _save_figure(picture_grid([case.pixels for case in worst], captions, columns=4), sheets / "worst.png", "PNG")
+
+def _tell_evaluation(result):
+    from .picturebook.evaluation import GOALS
+
+    table = Table("measure", "value", "95 % interval", "cases", "goal", box=None)
+    for name, measure in result.measures.items():
+        texts = [f"{number:.2f} dB" if name == "vae_psnr" else f"{number:.1%}" for number in (measure.value, measure.low, measure.high)]
+        bound = "at most" if name == "judge_shuffled" else "at least"
+        goal = f"{GOALS[name]:g} dB" if name == "vae_psnr" else f"{GOALS[name]:.0%}"
+        table.add_row(name, texts[0], f"{texts[1]} .. {texts[2]}", str(measure.count), f"{bound} {goal}")
+    said.print(table)
+
+
+def _draw_sheets(result, folder):
+    from .plots import picture_grid
+
+    failed = [case for case in result.painted if case.faults]
+    worst = sorted(failed, key=lambda case: -len(case.faults))[:16]
+    shown = result.painted[::3][:64]
+    _save_figure(picture_grid([case.pixels for case in shown], [case.prompt for case in shown]), folder / "samples.png", "PNG")
+    if worst:
+        captions = [f"{case.prompt}: {'; '.join(case.faults)}" for case in worst]
+        _save_figure(picture_grid([case.pixels for case in worst], captions, columns=4), folder / "worst.png", "PNG")
+
+
+def _tell_attention(found, names):
+    """Tables of `attention_truth`; `names` are the layers' short ones."""
+    from .picturebook.attention_truth import TIMESTEPS
+
+    said.print(f"Overlap (IoU) of {found.drawn_things} drawn things with their words, by layer and timestep")
+    drawn = Table("", *map(str, TIMESTEPS), box=None, padding=(0, 1, 0, 0))
+    for layer, row in zip(found.layers, found.drawn, strict=True):
+        drawn.add_row(names.get(layer, layer), *(f"{value:.2f}" for value in row))
+    said.print(drawn)
+    things = found.aggregations[found.best].reported.count
+    said.print(f"\nOverlap of {things} painted things: thresholds chosen on some seeds, scored on others; the best while choosing is bold")
+    ways = Table("", "above", "chosen", "scored", "95 % interval", box=None, padding=(0, 1, 0, 0))
+    for way, one in {**found.aggregations, **found.by_layer}.items():
+        name = Text(names.get(way, way), "bold" if way == found.best else "")
+        ways.add_row(name, f"{one.threshold:g}", f"{one.chosen_on.value:.3f}", f"{one.reported.value:.3f}", _interval(one.reported))
+    said.print(ways)
+    said.print(f"\nWhat words decide, in {found.gone['word'].count} pictures that were right before")
+    rates = Table("", "rate", "95 % interval", box=None, padding=(0, 1, 0, 0))
+    for name, measure in {
+        **{f"thing gone, {name} hidden": measure for name, measure in found.gone.items()},
+        "thing gone, word and later less control": found.later_minus_control,
+        **{f"other colour word, layout {name}: overlap": measure for name, measure in found.mask_overlap.items()},
+        **{f"other colour word, layout {name}: same place": measure for name, measure in found.kept.items()},
+        **{f"other colour word, layout {name}: new colour": measure for name, measure in found.recoloured.items()},
+    }.items():
+        rates.add_row(name, f"{measure.value:.3f}", _interval(measure))
+    said.print(rates)
+
+
+def _interval(measure):
+    return f"{measure.low:.3f}..{measure.high:.3f}"
 
 
 def _rounded(number):

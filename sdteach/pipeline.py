@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from .attention import cross_attention_layers, layer_grids
 from .model import StableDiffusion
 from .records import StepRecord
 from .text_encoder import TextFeatures, encode_text
@@ -28,9 +29,12 @@ PARTS = {
     "noise": ("noise", "noise_text", "noise_uncond"),
     "x0": ("predicted_x0",),
     "attention": (),
+    "attention_heads": (),
+    "attention_sum": (),
     "preview": ("predicted_x0",),
 }
 PREVIEWS = 8
+MOST_ATTENTION = 4 * 2**30  # bytes of attention maps that a trace may hold
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -60,20 +64,37 @@ def denoise(
     checkpoint was trained on. Raises ValueError, before any work, for a value that cannot be used, naming the nearest
     that can.
     """
+    return _denoise(model, _prepared(model, prompt, negative_prompt, steps, guidance_scale, seed, height, width, scheduler))
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What a run starts from: a sampler with its timesteps set, the texts, the noise's seed and the picture's size."""
+
+    sampler: object
+    text: TextFeatures
+    negative: TextFeatures
+    guidance_scale: float
+    seed: int
+    height: int
+    width: int
+
+
+def _prepared(model, prompt, negative_prompt, steps, guidance_scale, seed, height, width, scheduler):
     sampler = _sampler(model, scheduler)
     steps, guidance_scale, seed = _checked(steps, guidance_scale, seed, sampler)
     height, width = picture_size(model, height, width)
     text, negative = (encode_text(model, tokenize(model, words)) for words in (prompt, negative_prompt))
-    return _denoise(model, sampler, text, negative, steps, guidance_scale, seed, height, width)
+    sampler.set_timesteps(steps, device=model.device)
+    return _Run(sampler, text, negative, guidance_scale, seed, height, width)
 
 
 @torch.no_grad()
-def _denoise(model, sampler, text, negative, steps, guidance_scale, seed, height, width):
-    sampler.set_timesteps(steps, device=model.device)
-    factor, generator = model.vae_scale_factor, torch.Generator().manual_seed(seed)
-    shape = (1, model.unet.config.in_channels, height // factor, width // factor)
+def _denoise(model, run):
+    factor, generator, sampler = model.vae_scale_factor, torch.Generator().manual_seed(run.seed), run.sampler
+    shape = (1, model.unet.config.in_channels, run.height // factor, run.width // factor)
     latents = torch.randn(shape, generator=generator).to(model.device, model.dtype) * sampler.init_noise_sigma
-    conditioning = condition(model, text, negative, guidance_scale)
+    conditioning = condition(model, run.text, run.negative, run.guidance_scale)
     understood = signature(sampler.step).parameters
     extra = {name: value for name, value in {"eta": 0.0, "generator": generator}.items() if name in understood}
     for index, timestep in enumerate(sampler.timesteps):
@@ -81,7 +102,7 @@ def _denoise(model, sampler, text, negative, steps, guidance_scale, seed, height
         said = predict(model, seen, timestep, conditioning)
         latents = sampler.step(said.model_output, timestep, latents, **extra, return_dict=False)[0]
         yield DenoisingStep(**vars(said), index=index, calls=len(sampler.timesteps), timestep=float(timestep), latents=seen,
-                            next_latents=latents, text=text)  # fmt: skip
+                            next_latents=latents, text=run.text)  # fmt: skip
 
 
 def generate(
@@ -91,18 +112,24 @@ def generate(
 ) -> Trace:  # fmt: skip
     """Make a picture of `prompt` and keep what `collect` names of every step; see `denoise` for the rest.
 
-    "preview" decodes the predicted x0 of eight steps. Interrupted (Ctrl-C, a stopped cell), it returns the steps so far
-    as a Trace that is not `complete`. Raises ValueError for a value that cannot be used.
+    "attention" keeps what each step read, the mean over the heads; "attention_heads" all of them; "attention_sum" only the sum
+    over the steps (see `attention_bytes`). "preview" decodes the predicted x0 of eight steps. Interrupted (Ctrl-C, a stopped
+    cell), it returns the steps so far as a Trace that is not `complete`. Raises ValueError for a value that cannot be used, or
+    for more attention than fits.
     """
     unknown = set(collect) - set(PARTS) if not isinstance(collect, str) else {collect}
     if unknown:
         raise ValueError(f"expected collect to be a tuple of names out of {tuple(PARTS)}, got {collect!r}")
-    run = denoise(model, prompt, negative_prompt, steps, guidance_scale, seed, height, width, scheduler)
-    records, last, complete = [], None, True
+    run = _prepared(model, prompt, negative_prompt, steps, guidance_scale, seed, height, width, scheduler)
+    _check_attention(model, run, collect)
+    records, last, summed, complete = [], None, None, True
     try:
         with tqdm(desc="denoising", unit="step", leave=False) as bar:
-            for step in run:
+            for step in _denoise(model, run):
                 records.append(_record(step, collect))
+                if "attention_sum" in collect:
+                    maps = _together(step.attention, step.text.tokens.end)
+                    summed = maps if summed is None else summed + maps
                 last, bar.total = step, step.calls
                 bar.update()
     except KeyboardInterrupt:
@@ -112,18 +139,40 @@ def generate(
     final = last.next_latents if complete else last.predicted_x0
     image = withhold_unsafe(model, latents_to_image(model, final))
     return Trace(
-        prompt, negative_prompt, model.name, scheduler or type(model.scheduler).__name__, float(guidance_scale), int(seed),
+        prompt, negative_prompt, model.name, scheduler or type(model.scheduler).__name__, run.guidance_scale, run.seed,
         image.height, image.width, complete, last.text.tokens, _numpy(last.text.last_hidden_state), _numpy(final),
         np.asarray(image), tuple(_with_previews(model, records, collect)),
+        None if summed is None else _by_layer(summed, last.attention),
     )  # fmt: skip
+
+
+def attention_bytes(model: StableDiffusion, places: int, calls: int, height: int, width: int) -> dict[str, int]:
+    """How many bytes each way to collect attention keeps of a run with `calls` of the UNet: all steps, their sum, all heads.
+
+    `places` are those of the prompt that are kept: the start token, the pieces, the end token, and one for all the padding.
+    """
+    factor = model.vae_scale_factor
+    grids, layers = layer_grids(model.unet, height // factor, width // factor), cross_attention_layers(model.unet)
+    once = sum(4 * places * math.prod(grid) for grid in grids.values())
+    heads = sum(4 * places * math.prod(grid) * layers[name].heads for name, grid in grids.items())
+    return {"attention": once * calls, "attention_sum": once, "attention_heads": heads * calls}
+
+
+def _check_attention(model, run, collect):
+    needed = attention_bytes(model, run.text.tokens.end + 2, len(run.sampler.timesteps), run.height, run.width)
+    if (total := sum(size for name, size in needed.items() if name in collect)) > MOST_ATTENTION:
+        told = ", ".join(f"{name!r} {size / 2**20:,.0f} MiB" for name, size in needed.items())
+        raise ValueError(f"expected to keep at most {MOST_ATTENTION / 2**20:,.0f} MiB of attention, got {total / 2**20:,.0f} MiB; "
+                         f"this run needs for {told}: collect less of it, or make fewer steps or a smaller picture")  # fmt: skip
 
 
 def _record(step, collect):
     """Copy what is wanted of a step to the CPU, where it no longer changes."""
     wanted = {name for part in collect for name in PARTS[part]}
     kept = {name: _numpy(getattr(step, name)) for name in wanted if getattr(step, name) is not None}
-    if "attention" in collect:
-        kept["attention"] = _attention(step.attention, step.text.tokens.end)
+    for name in {"attention", "attention_heads"} & set(collect):
+        maps = getattr(step, name)
+        kept[name] = _by_layer(_together(maps, step.text.tokens.end), maps)
     return StepRecord(step.index, step.timestep, **kept)
 
 
@@ -131,13 +180,18 @@ def _numpy(tensor):
     return tensor.detach().to("cpu", torch.float32, copy=True).numpy()
 
 
-def _attention(maps, end):
-    """All layers' maps, the padding's rows summed into one. They travel to the CPU together: one copy instead of one a layer."""
-    together = torch.cat([layer.flatten(1).T for layer in maps.values()])
-    summed = _numpy(torch.cat([together[:, : end + 1], together[:, end + 1 :].sum(1, keepdim=True)], 1))
-    ends = np.cumsum([layer[0].numel() for layer in maps.values()])
-    parts = np.split(summed, ends[:-1])
-    return {name: part.T.reshape(-1, *layer.shape[1:]) for (name, layer), part in zip(maps.items(), parts, strict=True)}
+def _together(maps, end):
+    """All layers' maps one beneath the other, (places, height, width) or (heads, places, height, width), as (positions, places),
+    the padding's places summed into one. So they travel to the CPU in one copy instead of one a layer."""
+    rows = torch.cat([layer.movedim(-3, -1).flatten(0, -2) for layer in maps.values()])
+    return torch.cat([rows[:, : end + 1], rows[:, end + 1 :].sum(1, keepdim=True)], 1)
+
+
+def _by_layer(together, maps):
+    """What `_together` joined, on the CPU and layer by layer again."""
+    shapes = {name: layer.movedim(-3, -1).shape[:-1] for name, layer in maps.items()}
+    parts = np.split(_numpy(together), np.cumsum([math.prod(shape) for shape in shapes.values()])[:-1])
+    return {name: np.moveaxis(part.reshape(*shape, -1), -1, -3) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
 
 
 def _with_previews(model, records, collect):

@@ -89,16 +89,16 @@ def word_cosines(model: StableDiffusion, first: str, second: str) -> WordCosines
     return WordCosines(values, texts[0].tokens.words, texts[1].tokens.words)
 
 
-def main_directions(vectors: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "n 2"], Float[Tensor, "2"]]:
-    """Vectors in the plane of their two main directions (principal components), and the share of the variance along each.
+def main_directions(vectors: Float[Tensor, "n d"], count: int = 2) -> tuple[Float[Tensor, "n {count}"], Float[Tensor, " {count}"]]:
+    """Vectors along their `count` main directions (principal components), and the share of the variance along each.
 
-    Raises ValueError for fewer than three vectors, which always lie in a plane.
+    Raises ValueError for fewer than `count` + 1 vectors, which always lie in so few directions.
     """
-    if len(vectors) < 3:
-        raise ValueError(f"expected at least three vectors, got {len(vectors)}; two always lie in a plane")
+    if len(vectors) <= count:
+        raise ValueError(f"expected at least {count + 1} vectors, got {len(vectors)}; so few always lie in {count} directions")
     centred = vectors.float() - vectors.float().mean(0)
     u, lengths, _ = torch.linalg.svd(centred, full_matrices=False)
-    return u[:, :2] * lengths[:2], lengths[:2] ** 2 / (lengths**2).sum().clamp(min=1e-12)
+    return u[:, :count] * lengths[:count], lengths[:count] ** 2 / (lengths**2).sum().clamp(min=1e-12)
 
 
 @torch.no_grad()

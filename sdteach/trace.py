@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from safetensors.numpy import load, save
 
 from .records import Record, StepRecord, Tokens, heat_map
 
-VERSION = 1
+VERSION = 2
 _PER_STEP = ("latents", "noise", "noise_text", "noise_uncond", "predicted_x0")
+_ATTENTION = ("attention", "attention_heads")
 _FACTS = {"prompt": str, "negative_prompt": str, "model": str, "scheduler": str, "guidance_scale": (int, float), "seed": int,
           "height": int, "width": int, "complete": bool}  # fmt: skip
 _UNSIGNED = "0" * 64
@@ -27,7 +29,8 @@ class Trace(Record):
     """One run, from the prompt to the picture. `height` and `width` are the picture's, in pixels.
 
     `text` is the last hidden state that the UNet read; `final_latents` are what the VAE decoded; `pixels` the
-    picture. `complete` is False where the run was interrupted: then the picture is the last predicted one.
+    picture. `complete` is False where the run was interrupted: then the picture is the last predicted one. `attention_sum`
+    is what a step's `attention` is, summed over all steps.
     """
 
     prompt: str
@@ -44,21 +47,47 @@ class Trace(Record):
     final_latents: Float32[np.ndarray, "1 channels _ _"]
     pixels: UInt8[np.ndarray, "height width 3"]
     steps: tuple[StepRecord, ...]
+    attention_sum: Mapping[str, Float32[np.ndarray, "_ _ _"]] | None = None
 
     @property
     def image(self) -> Image.Image:
         return Image.fromarray(self.pixels)
 
-    def heat_map(self, word: str | int) -> Float32[np.ndarray, "_ _"]:
-        """Where the UNet read `word` (see `Tokens.places`) over the whole run: (height/8, width/8), 0..1.
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The cross-attention layers whose maps are held, in the order of their work; none where no attention was collected."""
+        parts = [self.attention_sum, *(getattr(step, part) for step in self.steps[:1] for part in _ATTENTION)]
+        return tuple(next(filter(None, parts), ()))
 
-        Raises ValueError for a word that is not in the prompt, or if attention was not collected.
+    def heat_map(
+        self, word: str | int, steps: Sequence[int] | None = None, layers: Mapping[str, float] | None = None, head: int | None = None
+    ) -> Float32[np.ndarray, "_ _"]:
+        """Where the UNet read `word` (see `Tokens.places`): (height/8, width/8), 0..1; see `records.heat_map`.
+
+        By default over the last quarter of the run, when the picture has taken shape, or over all of it where only the sum was
+        collected; all layers, by their area; the mean of the heads. `layers` gives some of them weights, `head` picks one, for
+        which attention_heads must have been collected. Raises ValueError for a word, step, layer or head that is not there.
         """
-        places = self.tokens.places(word)
-        attention = [step.attention for step in self.steps if step.attention is not None]
-        if not attention:
-            raise ValueError("expected a trace with attention, got one without; run generate(..., collect=('attention',))")
-        return heat_map(attention, places, *self.final_latents.shape[2:])
+        places, maps = self.tokens.places(word), self._attention(steps, layers, head)
+        return heat_map(maps, places, *self.final_latents.shape[2:], layers)
+
+    def _attention(self, steps, layers, head):
+        """What was read at the steps that are asked for, by layer."""
+        known = self.layers
+        if layers is not None and (set(layers) - set(known) or not any(layers.values()) or not np.isfinite([*layers.values()]).all()):
+            raise ValueError(f"expected layers out of {list(known)}, with finite weights that are not all 0, got {layers}")
+        every = [step.attention or _mean_of(step.attention_heads) for step in self.steps]
+        if head is not None:
+            every = [_one_of(step.attention_heads, head, layers or known) for step in self.steps]
+        if not every or every[0] is None:
+            if head is None and steps is None and self.attention_sum is not None:
+                return [self.attention_sum]
+            wanted = "attention_heads" if head is not None else "attention"
+            raise ValueError(f"expected a trace with {wanted} of its steps, got one without; run generate(..., collect=('{wanted}',))")
+        steps = range(3 * len(every) // 4, len(every)) if steps is None else steps
+        if not len(steps) or not all(0 <= step < len(every) for step in steps):
+            raise ValueError(f"expected steps from 0 to {len(every) - 1}, at least one, got {steps!r}")
+        return [every[step] for step in steps]
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the trace as one safetensors file; a file that is there is replaced only as a whole."""
@@ -80,6 +109,17 @@ class Trace(Record):
         if not exact:
             raise ValueError(f"{path} is not exactly what Trace.save writes: its parts fit, its bytes do not")
         return trace
+
+
+def _mean_of(heads):
+    return heads and {layer: maps.mean(0) for layer, maps in heads.items()}
+
+
+def _one_of(heads, head, layers):
+    fewest = min(len(heads[layer]) for layer in layers) if heads else 0
+    if heads and not 0 <= head < fewest:
+        raise ValueError(f"expected a head from 0 to {fewest - 1}, got {head}")
+    return heads and {layer: heads[layer][head] for layer in layers}
 
 
 def write_atomically(path: str | os.PathLike, data: bytes) -> None:
@@ -108,11 +148,14 @@ def _to_bytes(trace):
     arrays |= {
         name: np.stack([getattr(step, name) for step in steps]) for name in _PER_STEP if steps and getattr(steps[0], name) is not None
     }
-    if steps and steps[0].attention is not None:
-        arrays |= {f"attention.{layer}": np.stack([step.attention[layer] for step in steps]) for layer in steps[0].attention}
+    for part in _ATTENTION:
+        if steps and (layers := getattr(steps[0], part)) is not None:
+            arrays |= {f"{part}.{layer}": np.stack([getattr(step, part)[layer] for step in steps]) for layer in layers}
+    arrays |= {f"attention_sum.{layer}": maps for layer, maps in (trace.attention_sum or {}).items()}
     arrays |= {f"preview.{step.index:04}": step.preview for step in steps if step.preview is not None}
     facts = {name: getattr(trace, name) for name in _FACTS}
     facts["tokens"] = {name: getattr(trace.tokens, name) for name in ("text", "pieces", "words", "end", "dropped")}
+    facts["layers"] = list(trace.layers)  # safetensors keeps no order
     facts["timesteps"] = [step.timestep for step in steps]
     # One metadata key, since safetensors writes several in random order; the digest covers every other byte of the file.
     metadata = {"sdteach": json.dumps({"version": VERSION, "sha256": _UNSIGNED, **facts})}
@@ -162,17 +205,23 @@ def _assemble(facts, arrays):
     told = facts["tokens"]
     tokens = Tokens(told["text"], arrays["tokens.ids"], tuple(told["pieces"]), tuple(told["words"]), arrays["tokens.word_of"],
                     told["end"], told["dropped"])  # fmt: skip
-    layers = {name.removeprefix("attention."): maps for name, maps in arrays.items() if name.startswith("attention.")}
+    told_layers = facts["layers"]
+    parts = {part: _of_layers(arrays, part, told_layers) for part in _ATTENTION}
     steps = tuple(
         StepRecord(
             index, timestep, **{name: arrays[name][index] for name in _PER_STEP if name in arrays},
-            attention={layer: maps[index] for layer, maps in layers.items()} or None,
+            **{part: {layer: maps[index] for layer, maps in layers.items()} or None for part, layers in parts.items()},
             preview=arrays.get(f"preview.{index:04}"),
         )
         for index, timestep in enumerate(facts["timesteps"])
     )  # fmt: skip
     return Trace(**{name: facts[name] for name in _FACTS}, tokens=tokens, text=arrays["text"],
-                 final_latents=arrays["final_latents"], pixels=arrays["pixels"], steps=steps)  # fmt: skip
+                 final_latents=arrays["final_latents"], pixels=arrays["pixels"], steps=steps,
+                 attention_sum=_of_layers(arrays, "attention_sum", told_layers) or None)  # fmt: skip
+
+
+def _of_layers(arrays, part, layers):
+    return {layer: arrays[f"{part}.{layer}"] for layer in layers if f"{part}.{layer}" in arrays}
 
 
 def _check(trace):
@@ -194,8 +243,10 @@ def _check(trace):
         "timesteps": all(isinstance(step.timestep, (int, float)) and not isinstance(step.timestep, bool) for step in steps),
         "steps": all(array.dtype == np.float32 and array.shape == latent_shape for step in steps
                      for array in (getattr(step, name) for name in _PER_STEP) if array is not None),
-        "attention": all(maps.dtype == np.float32 and maps.ndim == 3 and len(maps) == tokens.end + 2 for step in steps
-                         for maps in (step.attention or {}).values()),
+        "attention": all(maps.dtype == np.float32 and maps.ndim == 3 and len(maps) == tokens.end + 2
+                         for layers in (trace.attention_sum, *(step.attention for step in steps)) for maps in (layers or {}).values()),
+        "attention_heads": all(maps.dtype == np.float32 and maps.ndim == 4 and maps.shape[1] == tokens.end + 2
+                               for step in steps for maps in (step.attention_heads or {}).values()),
         "preview": all(step.preview.dtype == np.uint8 and step.preview.ndim == 3 for step in steps if step.preview is not None),
     }  # fmt: skip
     wrong = [name for name, fit in fits.items() if not fit]

@@ -1,16 +1,20 @@
-"""Stage 6: one guided noise prediction, taken apart (Ho et al., 2020; Ho & Salimans, 2022)."""
+"""Stage 6: one guided noise prediction, taken apart (Ho et al., 2020; Ho & Salimans, 2022; Ronneberger et al., 2015)."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isfinite
+from numbers import Real
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .attention import KeysValues, keys_values, reading
+from .attention import KeysValues, keys_values, layer_grids, reading
 from .model import StableDiffusion
 from .records import Record
 from .schedule import alpha_cumprod_at
-from .text_encoder import TextFeatures
+from .text_encoder import TextFeatures, main_directions
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -18,8 +22,9 @@ class UNetStep(Record):
     """What one look at x_t says. `noise` is the guided prediction; `noise_uncond` is None where guidance is off.
 
     `model_output` is the guided output as the sampler takes it: the noise itself, or for a v-prediction checkpoint the
-    velocity. `predicted_x0` are the clean latents it implies. `attention` maps each cross-attention layer to its
-    probabilities for the prompt, averaged over heads: (places, h, w), summing to one over the places.
+    velocity. `predicted_x0` are the clean latents it implies. `attention_heads` maps each cross-attention layer to its
+    probabilities for the prompt, (heads, places, h, w), summing to one over the places; `attention` is their mean over
+    the heads, (places, h, w).
     """
 
     noise_uncond: Float[Tensor, "1 channels height width"] | None
@@ -27,7 +32,11 @@ class UNetStep(Record):
     noise: Float[Tensor, "1 channels height width"]
     predicted_x0: Float[Tensor, "1 channels height width"]
     model_output: Float[Tensor, "1 channels height width"]
-    attention: dict[str, Float[Tensor, "places _ _"]]
+    attention_heads: dict[str, Float[Tensor, "_ places _ _"]]
+
+    @property
+    def attention(self) -> dict[str, Float[Tensor, "places _ _"]]:
+        return {name: heads.mean(0) for name, heads in self.attention_heads.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +85,8 @@ def unet_step(
 def predict(model: StableDiffusion, latents: Tensor, timestep: int | float | Tensor, conditioning: Conditioning) -> UNetStep:
     """`unet_step` for text that is prepared already, as the loop prepares it once for all steps."""
     batch = torch.cat([latents] * 2) if conditioning.guided else latents
-    with reading(conditioning.keys_values, latents.shape[2:], len(latents)) as attention:
+    grids = layer_grids(model.unet, *latents.shape[2:])
+    with reading(conditioning.keys_values, grids, 1) as attention:
         output = model.unet(batch, timestep, encoder_hidden_states=conditioning.embeddings,
                             timestep_cond=conditioning.guidance_embedding, return_dict=False)[0]  # fmt: skip
     uncond, text = output.chunk(2) if conditioning.guided else (None, output)
@@ -84,7 +94,7 @@ def predict(model: StableDiffusion, latents: Tensor, timestep: int | float | Ten
     kept = alpha_cumprod_at(model.scheduler, timestep).to(latents)
     noises = [None if part is None else _noise(model, part, latents, kept) for part in (uncond, text, guided)]
     predicted_x0 = (latents - (1 - kept) ** 0.5 * noises[2]) / kept**0.5
-    return UNetStep(*noises, predicted_x0, guided, attention)
+    return UNetStep(*noises, predicted_x0, guided, {name: rows[0] for name, rows in attention.items()})
 
 
 def _noise(model, output, latents, kept):
@@ -106,3 +116,114 @@ def _guidance_embedding(model, guidance_scale):
 
     scale = torch.tensor([guidance_scale - 1])
     return StableDiffusionPipeline.get_guidance_scale_embedding(None, scale, embedding_dim=size).to(model.device, model.dtype)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GuidancePlane(Record):
+    """The plane through three predictions of the noise: without the text (the origin), with it, and the noise that is true.
+
+    Numbers are distances between noises, divided by the length of the true one. The text pushes by `push` along the first axis;
+    guidance goes on in that direction, to `guidance_scale` * `push`. `truth` is where the true noise lies, `best_scale` the
+    guidance that comes nearest to it.
+    """
+
+    push: float
+    guidance_scale: float
+    truth: tuple[float, float]
+    best_scale: float
+
+
+def guidance_plane(step: UNetStep, noise: Float[Tensor, "1 channels height width"], guidance_scale: float) -> GuidancePlane:
+    """See one guided step beside the `noise` that was really added. Raises ValueError for a step without
+    guidance or whose two texts are the same, or for no noise of its shape."""
+    if step.noise_uncond is None:
+        raise ValueError("expected a guided step, got one without guidance; use guidance_scale above 1")
+    if noise.shape != step.noise.shape or not noise.any():
+        raise ValueError(f"expected the noise that was added, {tuple(step.noise.shape)} and not all 0, got {tuple(noise.shape)}")
+    hint, missing = ((other - step.noise_uncond).flatten().double() for other in (step.noise_text, noise.to(step.noise)))
+    if hint.norm() < 1e-5 * missing.norm():
+        raise ValueError("expected a text that pushes the noise away from the negative one, got two that read the same")
+    unit, push = hint / hint.norm(), hint.norm()
+    along = missing @ unit
+    size = noise.double().norm()
+    across = (missing - along * unit).norm()
+    return GuidancePlane(float(push / size), float(guidance_scale), (float(along / size), float(across / size)), float(along / push))
+
+
+@contextmanager
+def feature_maps(model: StableDiffusion) -> Iterator[dict[str, Tensor]]:
+    """Watch the UNet's levels while it runs inside the `with`.
+
+    Yields a dict that fills in the order of the work: "in", "down 0" (the finest) and on, "middle", and back to "up 0": what
+    each level made before it changed the resolution, a copy (channels, height, width) for the prompt's row. What "down" made
+    also crosses over to "up" of the same level. Raises ValueError for a compiled UNet, which runs past what watches it.
+    """
+    unet, seen = _open(model.unet), {}
+
+    def keep(name):
+        def hook(_, __, out):
+            rows = out if isinstance(out, Tensor) else out[0]
+            seen[name] = rows[-1].detach().clone()
+
+        return hook
+
+    parts = {"in": unet.conv_in} | ({"middle": unet.mid_block} if unet.mid_block is not None else {})
+    sides = {"down": dict(enumerate(unet.down_blocks)), "up": _up_levels(unet)}
+    for side, blocks in sides.items():
+        parts |= {f"{side} {level}": (getattr(block, "attentions", None) or block.resnets)[-1] for level, block in blocks.items()}
+    hooks = [part.register_forward_hook(keep(name)) for name, part in parts.items()]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def feature_colours(features: Float[Tensor, "channels height width"]) -> Float[Tensor, "3 height width"]:
+    """The three main directions of a feature map as red, green and blue, 0..1: places that look alike to the UNet get one colour."""
+    channels, height, width = features.shape
+    if channels < 3 or height * width < 3:
+        raise ValueError(f"expected at least three channels and three positions, got {tuple(features.shape)}")
+    values, _ = main_directions(features.flatten(1).T, 3)
+    low, high = values.quantile(0.02, 0), values.quantile(0.98, 0)
+    return ((values - low) / (high - low).clamp(min=1e-12)).clamp(0, 1).T.unflatten(1, (height, width))
+
+
+@contextmanager
+def skips_scaled(model: StableDiffusion, factors: Mapping[int, float]) -> Iterator[None]:
+    """Inside the `with`, what crosses from the way down to the way up at a level is multiplied by its factor: 0 mutes it.
+
+    Level 0 is the finest. On the way out the UNet is as it was, whatever happened. Raises ValueError for a level that there is
+    not, a factor that is no finite number, or a compiled UNet.
+    """
+    unet = _open(model.unet)
+    levels = _up_levels(unet)
+    if wrong := {
+        level: factor for level, factor in factors.items() if level not in levels or not isinstance(factor, Real) or not isfinite(factor)
+    }:
+        raise ValueError(f"expected a finite factor for levels out of {sorted(levels)}, got {wrong}")
+
+    def scaled(_, given, named, factor):
+        skips = tuple(skip * factor for skip in named["res_hidden_states_tuple"])
+        return given, named | {"res_hidden_states_tuple": skips}
+
+    hooks = [
+        levels[level].register_forward_pre_hook(lambda *call, factor=factor: scaled(*call, factor), with_kwargs=True)
+        for level, factor in factors.items()
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _open(unet):
+    if hasattr(unet, "_orig_mod") or unet._compiled_call_impl is not None:
+        raise ValueError("expected a UNet that can be looked into, got a compiled one; load the model again, without torch.compile")
+    return unet
+
+
+def _up_levels(unet):
+    """The blocks of the way up by their level."""
+    return dict(zip(range(len(unet.up_blocks) - 1, -1, -1), unet.up_blocks, strict=True))

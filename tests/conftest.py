@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -89,3 +90,17 @@ def isolated(tmp_path):
         )  # fmt: skip
 
     return run
+
+
+@pytest.fixture
+def unguarded():
+    """As in a user's process, where nobody checks shapes and types on the way in: what is wrong must be refused by hand."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def hung_on(unet):
+    """What hangs on a UNet: its attention processors, and every hook of every module in it."""
+    hooks = [hook for module in unet.modules() for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())]
+    return {name: id(processor) for name, processor in unet.attn_processors.items()}, hooks

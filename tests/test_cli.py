@@ -13,6 +13,9 @@ from PIL import Image
 
 import sdteach
 from sdteach import cli, doctor
+from sdteach.picturebook.attention_truth import from_plain
+
+from conftest import ROOT
 
 
 @pytest.fixture
@@ -294,3 +297,28 @@ def test_evaluate_prints_a_table_or_one_json_object_and_draws_sheets(sdteach_com
     assert status == 0
     assert all(name in out for name in names)
     assert "at most 5%" in out
+
+
+def test_evaluate_tells_of_attention_in_tables_or_as_one_json_object(sdteach_command, monkeypatch, tmp_path):
+    told = json.loads((ROOT / "assets" / "attention.json").read_text("utf-8"))
+    truth = from_plain(told)
+    asked = []
+    monkeypatch.setattr("sdteach.picturebook.attention_truth.attention_truth", lambda *arguments: asked.append(arguments) or truth)
+    status, out, err = sdteach_command("evaluate", "--attention", "--json", "--guidance-scale", "3")
+    assert status == 0, err
+    assert json.loads(out) == told
+    assert asked[0][2] == 3
+    status, out, _ = sdteach_command("evaluate", "--attention")
+    assert status == 0
+    for text in (
+        "DAAM",
+        truth.best,
+        "word and later less control",
+        "up 16 × 16 (2)",
+        f"{truth.drawn[-1, 0]:.2f}",
+        f"{truth.gone['word'].value:.3f}",
+    ):
+        assert text in out
+    status, _, err = sdteach_command("evaluate", "--attention", "--sheets", tmp_path)
+    assert status == 1
+    assert "--sheets or --attention" in err

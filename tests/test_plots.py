@@ -79,13 +79,33 @@ def noisy(height, width):
                            latents=torch.from_numpy(numbers(1, 4, height // 8, width // 8)))  # fmt: skip
 
 
+def measure(value, low, high):
+    return SimpleNamespace(value=value, low=low, high=high, count=9)
+
+
+def levels(count, height=12, width=8):
+    """Feature maps as the UNet hands them on, numbered in 0..1."""
+    order = ["in", *(f"down {i}" for i in range(count)), "middle", *(f"up {i}" for i in reversed(range(count)))]
+    shrink = [0, *range(count), count - 1, *reversed(range(count))]
+    return {
+        name: np.abs(np.tanh(numbers(5 + i, height >> s, width >> s, seed=i)))
+        for i, (name, s) in enumerate(zip(order, shrink, strict=True))
+    }
+
+
+PLANE = SimpleNamespace(push=0.03, guidance_scale=7.5, truth=(0.09, 0.14), best_scale=3.0)
+
 # Every public figure, with a label in every place where a caller can put one.
 FIGURES = {
     "contact_sheet": lambda label: contact_sheet(made_up_trace(*[label] * 13)),
     "curves": lambda label: plots.curves([1, 2, 5], {label: [1, 2e9, 3], f"2 {label}": [4, 5, 6]}, label, label, label),
     "feature_matrix": lambda label: plots.feature_matrix(numbers(77, 29), tokens_of(*[label] * 11)),
     "filmstrip": lambda label: plots.filmstrip(made_up_trace(label, steps=1)),
+    "guidance_arrows": lambda label: plots.guidance_arrows(PLANE),
+    "heat_maps": lambda label: plots.heat_maps([pixels(40, 72)], [np.abs(np.tanh(numbers(5, 9, seed=i))) for i in range(3)],
+                                               [label, "b", label], columns=2, outlines=[pixels(40, 72)[..., 0] > 9] * 3),
     "heat_table": lambda label: plots.heat_table(np.abs(np.tanh(numbers(3, 5))), [label] * 3, [label] * 5, label, label),
+    "intervals": lambda label: plots.intervals({label: measure(0.2, 0.1, 0.3), f"2 {label}": measure(0.9, 0.8, 1.0)}, label, label),
     "latent_channels": lambda label: plots.latent_channels(numbers(1, 4, 7, 13), label),
     "latent_distribution": lambda label: plots.latent_distribution(numbers(1, 4, 13, 7), np.abs(numbers(1, 4, 13, 7, seed=1))),
     "loss_curve": lambda label: plots.loss_curve([1, 2], [0.5, 0.25], label),
@@ -96,6 +116,7 @@ FIGURES = {
     "reconstruction": lambda label: plots.reconstruction(pixels(104, 56), pixels(104, 56, 1)),
     "run_step": lambda label: plots.run_step(made_up_trace(label, steps=1, collected=False), 0),
     "schedule_curves": lambda label: plots.schedule_curves({label: made_up_schedule(), f"2 {label}": made_up_schedule(1e-3)}),
+    "unet_map": lambda label: plots.unet_map(levels(3), lambda features: features[:3], label),
     "token_chips": lambda label: plots.token_chips(tokens_of(*[label] * 23, dropped=f"{label} " * 5), columns=7),
 }  # fmt: skip
 LABELS = {"short": "car", "long": LONG, "wide": "W" * 60, "sharp": SHARP}
@@ -159,7 +180,7 @@ def contrast(first, second):
 
 
 def test_every_public_figure_is_among_those_tested():
-    assert set(FIGURES) == set(plots.__all__) - {"latent_colours"}
+    assert set(FIGURES) == set(plots.__all__) - {"latent_colours", "layer_names"}
 
 
 @pytest.mark.parametrize("label", LABELS)
@@ -233,6 +254,64 @@ def test_in_a_notebook_a_figure_is_a_picture_that_says_what_it_shows(name):
                                   "schedule_curves", "token_chips"])  # fmt: skip
 def test_the_alt_text_has_the_callers_words(name):
     assert SHARP in FIGURES[name](SHARP).get_label()
+
+
+def test_heat_lies_over_its_picture_with_the_truths_outline():
+    pictures, maps = [pixels(40, 72, i) for i in range(3)], [np.abs(np.tanh(numbers(5, 9, seed=i))) for i in range(3)]
+    masks = [picture[..., 0] > 128 for picture in pictures]
+    figure = plots.heat_maps(pictures, maps, ["a", "b", "c"], columns=2, strength=0.4, outlines=masks)
+    equal(images(figure), [part for pair in zip([p.mean(2) for p in pictures], maps, strict=True) for part in pair])
+    for axes in figure.axes:
+        under, over = axes.images
+        assert (over.get_alpha(), over.get_clim()) == (0.4, (0, 1))
+        assert list(over.get_extent()) == [-0.5, 71.5, 39.5, -0.5] == list(under.get_extent())
+        assert len(axes.collections) == 2
+    assert len(images(plots.heat_maps(pictures[:1], maps, ["a", "b", "c"]))) == 6
+
+
+@pytest.mark.parametrize(("pictures", "maps", "captions", "outlines"), [(2, 3, 3, None), (1, 3, 2, None), (1, 0, 0, None), (1, 2, 2, 1)])
+def test_heat_needs_a_caption_and_an_outline_for_each_map(pictures, maps, captions, outlines):
+    with pytest.raises(ValueError, match="expected a picture, a caption"):
+        plots.heat_maps(
+            [pixels(8, 8)] * pictures, [numbers(2, 2)] * maps, ["a"] * captions, outlines=outlines and [pixels(8, 8)[..., 0] > 9]
+        )
+
+
+def test_layers_are_called_by_their_side_and_grid():
+    grids = {"down_blocks.0.x": (16, 24), "down_blocks.0.y": (16, 24), "mid_block.z": (4, 6), "up_blocks.2.x": (16, 24), "other": (1, 2)}
+    named = ["down 16 × 24", "down 16 × 24 (2)", "middle 4 × 6", "up 16 × 24", "other 1 × 2"]
+    assert list(plots.layer_names(grids).values()) == named
+    assert list(plots.layer_names(grids)) == list(grids)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_the_unet_is_drawn_as_a_u(count):
+    features = levels(count, 24, 16)
+    figure = plots.unet_map(features, lambda values: values[1:4])
+    order = [name for level in range(count) for name in (f"down {level}", f"up {level}")] + ["middle"]
+    equal(images(figure), [np.moveaxis(features[name][1:4], 0, -1) for name in order])
+    told = texts(figure)
+    assert [text for text in told if "skip" in text] == [f"skip, level {level}" for level in range(count)]
+    assert sum(f"{5 + list(features).index(name)} × " in text for text in told for name in order) >= len(order)
+
+
+def test_guidance_is_drawn_to_scale():
+    plane = SimpleNamespace(push=0.04, guidance_scale=5.0, truth=(0.1, 0.3), best_scale=2.5)
+    (axes,) = plots.guidance_arrows(plane).axes
+    points = [tuple(line.get_xydata()[0]) for line in axes.lines if len(line.get_xydata()) == 1]
+    assert points == [(0, 0), (0.04, 0), (pytest.approx(0.2), 0), (0.1, 0.3)]
+    assert any("× 2.5" in text for text in texts(axes))
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    assert all(left < x < right and low < y < high for x, y in points)
+
+
+def test_intervals_are_dots_on_their_lines():
+    figure = plots.intervals({"a": measure(0.25, 0.125, 0.5), "b": measure(0.75, 0.5, 1.0)}, "share", "title")
+    drawn_lines = [line.get_xydata().tolist() for line in figure.axes[0].lines]
+    assert drawn_lines == [[[0.125, 0], [0.5, 0]], [[0.25, 0]], [[0.5, 1], [1.0, 1]], [[0.75, 1]]]
+    assert figure.axes[0].yaxis_inverted()
+    with pytest.raises(ValueError, match="at least one measure"):
+        plots.intervals({}, "share", "title")
 
 
 def test_the_sheet_shows_the_run(trace):

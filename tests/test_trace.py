@@ -38,14 +38,18 @@ def same(first, second):
         elif isinstance(a, np.ndarray):
             assert a.dtype == b.dtype
             assert np.array_equal(a, b), field.name
-        elif field.name == "attention" and a is not None:
-            assert all(np.array_equal(a[name], b[name]) for name in a | b)
+        elif isinstance(a, dict):
+            assert a.keys() == b.keys(), field.name
+            assert all(a[name].dtype == b[name].dtype == np.float32 and np.array_equal(a[name], b[name]) for name in a), field.name
         elif field.name != "steps":
             assert a == b, field.name
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("collect", [(), ("latents",), ("noise", "x0"), ("attention",), ("latents", "noise", "x0", "attention", "preview")])
+@pytest.mark.parametrize("collect", [
+    (), ("latents",), ("noise", "x0"), ("attention",), ("attention_heads",), ("attention_sum",),
+    ("latents", "noise", "x0", "attention", "attention_heads", "attention_sum", "preview"),
+])  # fmt: skip
 @pytest.mark.parametrize("guidance_scale", [1, 7.5])
 def test_what_is_saved_comes_back(model, tmp_path, collect, guidance_scale):
     trace = sdteach.generate(model, "a red car", steps=3, guidance_scale=guidance_scale, collect=collect, width=40)
@@ -54,7 +58,7 @@ def test_what_is_saved_comes_back(model, tmp_path, collect, guidance_scale):
     same(trace, loaded)
     for step, other in zip(trace.steps, loaded.steps, strict=True):
         same(step, other)
-    if "attention" in collect:
+    if any(name.startswith("attention") for name in collect):
         assert np.array_equal(trace.heat_map("car"), loaded.heat_map("car"))
     assert np.array_equal(np.asarray(loaded.image), trace.pixels)
 
@@ -146,13 +150,16 @@ def test_well_signed_nonsense_is_refused(trace, tmp_path):
 def refuse_nonsense(trace, tmp_path):
     nan = trace.text.copy()
     nan[3, 5] = np.nan
-    step = trace.steps[0]
+    step, flat = trace.steps[0], np.ones((trace.tokens.end + 2, 3, 3), np.float32)
     cases = {
         "finite": {"text": nan}, "pixels": {"pixels": trace.pixels[:-8]}, "text": {"text": trace.text[:5]},
         "final_latents": {"final_latents": trace.final_latents[0]}, "seed": {"seed": "0"}, "complete": {"complete": 1},
         "timesteps": {"steps": (altered(step, timestep="1"),)},
         "tokens": {"tokens": altered(trace.tokens, word_of=trace.tokens.word_of + 99)},
         "attention": {"steps": (altered(step, attention={"a": np.ones((2, 3, 3), np.float32)}),)},
+        "attention: ": {"attention_sum": {"a": np.ones((2, 3, 3), np.float32)}},
+        "attention_heads": {"steps": (altered(step, attention=None, attention_heads={"a": flat}),)},
+        "attention_heads: ": {"steps": (altered(step, attention=None, attention_heads={"a": np.ones((4, 5, 3, 3), np.float32)}),)},
         "steps": {"steps": (altered(step, latents=np.ones((1, 4, 2, 2), np.float32)),)},
         "preview": {"steps": (altered(step, preview=np.ones((2, 2), np.uint8)),)},
     }  # fmt: skip
@@ -164,7 +171,7 @@ def test_another_version_and_extra_tensors_are_refused(trace, tmp_path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(trace_module, "VERSION", 99)
         other = trace_module._to_bytes(trace)
-    refused(tmp_path, other, "expected version 1, got 99")
+    refused(tmp_path, other, "expected version 2, got 99")
     with monkeypatch.context() as patch:
         patch.setattr(trace_module, "save", lambda arrays, metadata: save(arrays | {"extra": np.zeros(3, np.float32)}, metadata))
         other = trace_module._to_bytes(trace)
@@ -189,18 +196,130 @@ assert not {"torch", "diffusers", "transformers", "matplotlib.pyplot"} & set(sys
     assert done.returncode == 0, done.stderr
 
 
-def test_a_heat_map_is_the_stretched_mean_over_steps_layers_and_places():
+def stretched(total):
+    return (total - total.min()) / (total.max() - total.min())
+
+
+def test_a_heat_map_is_the_stretched_weighted_mean_over_steps_layers_and_places():
     rng = np.random.default_rng(0)
     steps = [{"a": rng.random((6, 5, 7), np.float32), "b": rng.random((6, 3, 4), np.float32)} for _ in range(3)]
-    total = np.zeros((5, 7))
+    total, daam = np.zeros((5, 7)), np.zeros((5, 7))
     for layers in steps:
-        total += layers["a"][[2, 4]].mean(0)
-        total += np.asarray(Image.fromarray(layers["b"][[2, 4]].mean(0)).resize((7, 5), Image.Resampling.BILINEAR))
+        told = {name: maps[[2, 4]].mean(0) / maps[1:5].sum(0) for name, maps in layers.items()}
+        total += 35 * told["a"] + 12 * np.asarray(Image.fromarray(told["b"]).resize((7, 5), Image.Resampling.BILINEAR))
+        daam += layers["a"][[2, 4]].mean(0)
+        daam += np.asarray(Image.fromarray(layers["b"][[2, 4]].mean(0)).resize((7, 5), Image.Resampling.BICUBIC))
     found = records.heat_map(steps, (2, 4), 5, 7)
-    np.testing.assert_allclose(found, (total - total.min()) / (total.max() - total.min()), atol=1e-6)
+    np.testing.assert_allclose(found, stretched(total), atol=1e-6)
     assert found.min() == 0
     assert found.max() == 1
-    assert not records.heat_map([{"a": np.ones((3, 2, 2), np.float32)}], (1,), 4, 4).any()
+    alike = {"a": 1.0, "b": 1.0}
+    theirs = records.heat_map(steps, (2, 4), 5, 7, alike, np.asarray, Image.Resampling.BICUBIC)
+    np.testing.assert_allclose(theirs, stretched(daam), atol=1e-6)
+    assert not records.heat_map([{"a": np.ones((4, 2, 2), np.float32)}], (1,), 4, 4).any()
+
+
+@pytest.fixture(scope="module")
+def attended(random_model):
+    """A run of five calls, all that was read in it kept; layers of two, four and five heads."""
+    return sdteach.generate(random_model, "a red boat, red", steps=4, seed=2, height=72, width=104,
+                            collect=("attention", "attention_heads", "attention_sum"))  # fmt: skip
+
+
+def only(trace, *kept):
+    """The trace as it were had only these ways to keep attention been collected."""
+    steps = [dataclasses.replace(step, **{name: None for name in ("attention", "attention_heads") if name not in kept})
+             for step in trace.steps]  # fmt: skip
+    return dataclasses.replace(trace, steps=tuple(steps), attention_sum=trace.attention_sum if "attention_sum" in kept else None)
+
+
+RED = (2, 5)  # the places of "red" in "a red boat, red", after the start token and "a"
+
+
+@pytest.mark.parametrize(("calls", "shown"), [(5, (3, 4)), (4, (3,)), (3, (2,)), (2, (1,)), (1, (0,))])
+def test_a_traces_heat_map_is_that_of_the_last_quarter_of_its_calls(attended, calls, shown):
+    trace = dataclasses.replace(attended, steps=attended.steps[:calls])
+    assert trace.tokens.places("red") == RED
+    maps = {i: records.heat_map([attended.steps[i].attention], RED, 9, 13) for i in range(calls)}
+    assert all(not np.allclose(maps[i], maps[j]) for i in maps for j in range(i))
+    assert np.array_equal(trace.heat_map("red"), records.heat_map([attended.steps[i].attention for i in shown], RED, 9, 13))
+
+
+def test_a_heat_map_of_chosen_steps_layers_and_head(attended):
+    fine, coarse = "down_blocks.0.attentions.1.transformer_blocks.0.attn2", "mid_block.attentions.0.transformer_blocks.0.attn2"
+    weights = {coarse: 2.0, fine: 0.5}
+    picked = [attended.steps[i] for i in (3, 0)]
+    maps = [step.attention for step in picked]
+    assert np.array_equal(attended.heat_map("red", steps=[3, 0]), records.heat_map(maps, RED, 9, 13))
+    assert np.array_equal(attended.heat_map("red", [3, 0], weights), records.heat_map(maps, RED, 9, 13, weights))
+    heads = [{name: layer[1] for name, layer in step.attention_heads.items()} for step in picked]
+    assert np.array_equal(attended.heat_map("red", [3, 0], weights, 1), records.heat_map(heads, RED, 9, 13, weights))
+    assert np.array_equal(attended.heat_map("red", range(5), head=1), records.heat_map(
+        [{name: layer[1] for name, layer in step.attention_heads.items()} for step in attended.steps], RED, 9, 13
+    ))  # fmt: skip
+    # One layer of the picture's own size, one step, one head, one place: what was read there, without start and padding.
+    read = attended.steps[4].attention_heads[fine][1]
+    assert read.shape == (8, 9, 13)
+    np.testing.assert_allclose(attended.heat_map("boat", [4], {fine: 3.0}, 1), stretched(read[3] / read[1:7].sum(0)), atol=1e-5)
+
+
+def test_the_heads_alone_make_the_heat_map_of_their_mean(attended):
+    heads = only(attended, "attention_heads")
+    for steps in (None, [1]):
+        np.testing.assert_allclose(heads.heat_map("red", steps), attended.heat_map("red", steps), atol=1e-4)
+    assert np.array_equal(heads.heat_map("red", head=0), attended.heat_map("red", head=0))
+
+
+def test_the_sum_alone_makes_one_heat_map_of_all_steps(attended, tmp_path):
+    summed = only(attended, "attention_sum")
+    assert np.array_equal(summed.heat_map("red"), records.heat_map([attended.attention_sum], RED, 9, 13))
+    layer = "mid_block.attentions.0.transformer_blocks.0.attn2"
+    expected = records.heat_map([attended.attention_sum], RED, 9, 13, {layer: 1.0})
+    assert np.array_equal(summed.heat_map("red", layers={layer: 1.0}), expected)
+    for options, wanted in (
+        (dict(steps=[0]), "attention"),
+        (dict(head=0), "attention_heads"),
+        (dict(steps=[0], head=0), "attention_heads"),
+    ):
+        with pytest.raises(ValueError, match=rf"expected a trace with {wanted} of its steps.*collect=\('{wanted}',\)"):
+            summed.heat_map("red", **options)
+    with pytest.raises(ValueError, match="expected a trace with attention of its steps, got one without"):
+        only(attended).heat_map("red")
+    with pytest.raises(ValueError, match="expected a trace with attention_heads of its steps, got one without"):
+        only(attended, "attention").heat_map("red", head=0)
+
+
+@pytest.mark.parametrize(("options", "told"), [
+    (dict(layers={"up": 1.0}), r"expected layers out of \['down_blocks.*got {'up'"),
+    (dict(layers={"mid_block.attentions.0.transformer_blocks.0.attn2": 1.0, "mid": 0.0}), r"expected layers out of .*'mid': 0.0"),
+    (dict(layers={}), "not all 0"), (dict(layers={"mid_block.attentions.0.transformer_blocks.0.attn2": np.nan}), "with finite weights"),
+    (dict(layers={"mid_block.attentions.0.transformer_blocks.0.attn2": 0.0}), "not all 0"),
+    (dict(steps=[5]), r"expected steps from 0 to 4, at least one, got \[5\]"), (dict(steps=[-1]), "expected steps from 0 to 4"),
+    (dict(steps=[]), "expected steps from 0 to 4"), (dict(steps=range(3, 6)), "expected steps from 0 to 4"),
+    (dict(head=2), "expected a head from 0 to 1, got 2"), (dict(head=-1), "expected a head from 0 to 1, got -1"),
+])  # fmt: skip
+def test_what_a_trace_does_not_hold_is_refused(attended, options, told):
+    with pytest.raises(ValueError, match=told):
+        attended.heat_map("red", **options)
+
+
+def test_over_text_leaves_start_and_padding_out(attended):
+    maps = attended.steps[0].attention["up_blocks.2.attentions.0.transformer_blocks.0.attn2"]
+    before = maps.copy()
+    share = records.over_text(maps)
+    assert share.dtype == np.float32
+    assert not share[[0, -1]].any()
+    np.testing.assert_allclose(share.sum(0), 1, atol=1e-5)
+    np.testing.assert_allclose(share[1:-1], maps[1:-1] / (1 - maps[0] - maps[-1]), rtol=1e-4)
+    assert np.array_equal(maps, before)
+    nothing = np.zeros((4, 2, 3), np.float32)
+    nothing[0] = 1
+    assert not records.over_text(nothing).any()
+
+
+def test_layers_weigh_as_many_positions_as_they_have():
+    maps = {"fine": np.ones((6, 9, 13), np.float32), "coarse": np.ones((6, 5, 7), np.float32)}
+    assert records.by_area(maps) == {"fine": 117.0, "coarse": 35.0}
 
 
 def test_the_padding_is_summed_so_that_rows_still_sum_to_one(trace):

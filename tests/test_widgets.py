@@ -9,7 +9,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from ipywidgets import HTML, Play
+from ipywidgets import HTML, Dropdown, Play, SelectionSlider, ToggleButtons
 from PIL import Image
 
 import sdteach
@@ -17,7 +17,8 @@ from sdteach import plots, widgets
 from sdteach.plots.style import SCREEN_DPI, Page, as_img
 from sdteach.schedule import forward_process
 from sdteach.text_encoder import word_cosines
-from sdteach.widgets import Explorer, TextExplorer, explorer, stages
+from sdteach.unet import skips_scaled
+from sdteach.widgets import Explorer, LiveExplorer, TextExplorer, explorer, stages
 
 
 @pytest.fixture(autouse=True)
@@ -302,3 +303,66 @@ def test_scrub_through_a_run(model, collect, monkeypatch, no_drawing):
     no_drawing()
     made.choose(step=2)
     assert data(made.picture.value) == made.frames[2,][0]
+
+
+def test_a_live_explorer_draws_what_is_asked_for_and_keeps_it():
+    draw = Drawing()
+    made = LiveExplorer(draw, {"word": ["a", "b"], "step": range(3)}, {"word": "b", "step": 1})
+    assert draw.calls == [{"word": "b", "step": 1}]
+    made.choose(step=2)
+    made.choose(step=1)
+    assert draw.calls[1:] == [{"word": "b", "step": 2}]
+    assert made.picture.value == as_img(*made.frames["b", 1])
+    assert isinstance(made.sliders["word"], ToggleButtons)
+    assert isinstance(made.sliders["step"], SelectionSlider)
+    assert not made.sliders["step"].continuous_update
+    assert isinstance(LiveExplorer(draw, {"word": [str(i) for i in range(20)]}).sliders["word"], Dropdown)
+    with pytest.raises(ValueError, match="expected one of"):
+        LiveExplorer(draw, {"word": ["a"]}, {"word": "c"})
+
+
+def test_explore_where_words_are_read(model):
+    trace = sdteach.generate(model, "a car left of a star", steps=2, collect=("attention", "attention_heads"))
+    made = widgets.attention_explorer(trace)
+    layer = "up_blocks.1.attentions.0.transformer_blocks.0.attn2"
+    assert made.sliders["word"].options == ("a (1)", "car", "left", "of", "a (2)", "star")
+    made.choose(word="a (2)", step=3, layer="up 8 × 8", head="head 1", strength=0.5)
+    heat = trace.heat_map(4, [2], {layer: 1.0}, 1)
+    told = "“a (2)”, step 3, t = 1; up 8 × 8, head 1"
+    assert made.picture.value == as_img((figure := plots.heat_maps([trace.pixels], [heat], [told], strength=0.5, cell=3.2)).png(SCREEN_DPI),
+                                        figure.get_label())  # fmt: skip
+    made.choose(step=0, layer="all layers", head="mean")
+    heat = trace.heat_map(4)
+    figure = plots.heat_maps([trace.pixels], [heat], ["“a (2)”, last quarter; all layers, mean"], strength=0.5, cell=3.2)
+    assert made.picture.value == as_img(figure.png(SCREEN_DPI), figure.get_label())
+    assert widgets.attention_explorer(sdteach.generate(model, "a car", steps=1)).sliders["head"].options == ("mean",)
+
+
+@pytest.mark.parametrize("prompt", ["", "a car"])
+def test_without_words_or_attention_there_is_nothing_to_explore(model, prompt):
+    collect = ("attention",) if not prompt else ("latents",)
+    with pytest.raises(ValueError, match="at least one word with attention"):
+        widgets.attention_explorer(sdteach.generate(model, prompt, steps=1, collect=collect))
+
+
+def test_mix_the_skips(random_model):
+    paint = partial(sdteach.generate, random_model, "a car", steps=2, collect=())
+    made = widgets.skip_mixer(partial(skips_scaled, random_model), paint, 3, (0.0, 1.0, 2.0))
+    assert [slider.value for slider in made.sliders.values()] == [1.0, 0.0, 0.0]
+    made.choose(**{"level 1": 2.0})
+    plain = paint().pixels
+    with skips_scaled(random_model, {0: 1.0, 1: 2.0, 2: 0.0}):
+        mixed = paint().pixels
+    assert not np.array_equal(plain, mixed)
+    figure = plots.picture_grid([plain, mixed], ["untouched", "skips × 1, 2, 0"])
+    assert made.picture.value == as_img(figure.png(SCREEN_DPI), figure.get_label())
+
+
+def test_turn_the_guidance(random_model):
+    paint = partial(sdteach.generate, random_model, "a car", steps=2, collect=())
+    made = widgets.guidance_dial(paint, (1.0, 4.0, 9.0))
+    pictures = {scale: paint(guidance_scale=scale).pixels for scale in (1.0, 4.0, 9.0)}
+    for scale in (9.0, 4.0, 1.0):
+        made.choose(scale=scale)
+        figure = plots.picture_grid([pictures[1.0], pictures[scale]], ["guidance 1", f"guidance {scale:g}"])
+        assert made.picture.value == as_img(figure.png(SCREEN_DPI), figure.get_label())

@@ -1,13 +1,16 @@
 """Records in, matplotlib figures out. Nothing here computes, shows or saves; `get_label()` of a figure is its alt text."""
 
-from .curves import curves, loss_curve, schedule_curves
+from .attention import heat_maps, layer_names
+from .curves import curves, intervals, loss_curve, schedule_curves
 from .map import pipeline_map
 from .pictures import latent_channels, latent_colours, latent_distribution, picture_grid, reconstruction
 from .run import contact_sheet, filmstrip, noised, run_step
 from .text import feature_matrix, heat_table, prompt_map
 from .tokens import token_chips
+from .unet import guidance_arrows, unet_map
 
 __all__ = [
-    "contact_sheet", "curves", "feature_matrix", "filmstrip", "heat_table", "latent_channels", "latent_colours", "latent_distribution",
-    "loss_curve", "noised", "picture_grid", "pipeline_map", "prompt_map", "reconstruction", "run_step", "schedule_curves", "token_chips",
+    "contact_sheet", "curves", "feature_matrix", "filmstrip", "guidance_arrows", "heat_maps", "heat_table", "intervals", "latent_channels",
+    "latent_colours", "latent_distribution", "layer_names", "loss_curve", "noised", "picture_grid", "pipeline_map", "prompt_map",
+    "reconstruction", "run_step", "schedule_curves", "token_chips", "unet_map",
 ]  # fmt: skip

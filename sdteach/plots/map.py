@@ -1,7 +1,7 @@
 """The map of the pipeline that stands at the head of every lesson."""
 
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.patches import FancyBboxPatch
 
 from .style import BODY, SMALL, Page, theme
 
@@ -31,13 +31,13 @@ def pipeline_map(*lit: str) -> Figure:
     page = Page(10.0, 2.85, alt)
     page.text(0.1, 0.5, "“prompt”", BODY)
     page.text(0.35, 1.9, "seed", BODY)
-    _arrow(page, (1.0, 0.5), (_left("tokenizer"), 0.5))
-    _arrow(page, (0.9, 1.9), (_left("noise"), 1.9))
+    page.arrow((1.0, 0.5), (_left("tokenizer"), 0.5))
+    page.arrow((0.9, 1.9), (_left("noise"), 1.9))
     for first, second in ARROWS:
         (_, x, y), (_, x2, y2) = STAGES[first], STAGES[second]
-        _arrow(page, *(((x, y + TALL / 2 + 0.27), (x, y2 - TALL / 2)) if x == x2 else ((x + WIDE / 2, y), (x2 - WIDE / 2, y2))))
+        page.arrow(*(((x, y + TALL / 2 + 0.27), (x, y2 - TALL / 2)) if x == x2 else ((x + WIDE / 2, y), (x2 - WIDE / 2, y2))))
     # The loop: out of the UNet's foot and back into it.
-    _arrow(page, (7.2, 1.9 + TALL / 2), (6.0, 1.9 + TALL / 2), "arc3,rad=-0.55")
+    page.arrow((7.2, 1.9 + TALL / 2), (6.0, 1.9 + TALL / 2), "arc3,rad=-0.55")
     page.text(5.95, 2.55, "step by step, less noise", SMALL, theme().quiet, ha="right")
     for name, (result, x, y) in STAGES.items():
         chosen = name in lit
@@ -53,10 +53,3 @@ def pipeline_map(*lit: str) -> Figure:
 
 def _left(name):
     return STAGES[name][1] - WIDE / 2
-
-
-def _arrow(page, start, end, bend="arc3,rad=0"):
-    page.figure.add_artist(FancyArrowPatch(
-        page.at(*start), page.at(*end), connectionstyle=bend, arrowstyle="-|>", mutation_scale=16, color=theme().quiet, linewidth=1.6,
-        transform=page.figure.transFigure, shrinkA=2, shrinkB=2,
-    ))  # fmt: skip

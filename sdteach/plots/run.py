@@ -5,6 +5,7 @@ from jaxtyping import UInt8
 from matplotlib.figure import Figure
 
 from ..trace import Trace
+from .attention import draw_heat
 from .pictures import latent_colours
 from .style import BODY, TITLE, Page, cut, fit, theme, width_of
 from .tokens import CHIP, chip_rows, draw_chips
@@ -106,8 +107,13 @@ def _heading(page, down, text):
 
 def _cell(page, column, down, trace, pixels, caption, **how):
     """A picture of the run's shape in a cell of the grid that all rows share."""
+    return page.picture(pixels, *_frame(column, down, trace), caption, **how)
+
+
+def _frame(column, down, trace):
+    """Left, down, width and height in inches of a cell's picture."""
     gap, tall = 0.06, CELL * trace.height / trace.width
-    return page.picture(pixels, MARGIN + column * CELL + gap, down + gap, CELL - 2 * gap, tall - 2 * gap, caption, **how)
+    return MARGIN + column * CELL + gap, down + gap, CELL - 2 * gap, tall - 2 * gap
 
 
 def _filmstrip(page, down, trace, frames):
@@ -124,10 +130,7 @@ def _filmstrip(page, down, trace, frames):
 
 
 def _map(page, column, down, trace, index, word):
-    under = _cell(page, column, down, trace, trace.pixels.mean(2), cut(word, 40), cmap="gray", vmin=0, vmax=255)
-    extent = (-0.5, trace.width - 0.5, trace.height - 0.5, -0.5)
-    how = {"cmap": "inferno", "alpha": 0.72, "vmin": 0, "vmax": 1, "aspect": "auto", "interpolation": "bilinear"}
-    under.axes.imshow(trace.heat_map(index), extent=extent, **how)
+    draw_heat(page, trace.pixels, trace.heat_map(index), *_frame(column, down, trace), cut(word, 40))
 
 
 def _alt(trace, frames, words):

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.image import AxesImage
+from matplotlib.patches import FancyArrowPatch
 from matplotlib.textpath import text_to_path
 
 TITLE, BODY, SMALL = 22.0, 14.0, 12.0
@@ -60,7 +61,7 @@ class Plate(Figure):
 
     def png(self, dpi: float = DPI) -> bytes:
         data = BytesIO()
-        self.savefig(data, format="png", dpi=dpi)
+        self.savefig(data, format="png", dpi=dpi, pil_kwargs={"optimize": True})
         return data.getvalue()
 
     def _repr_html_(self) -> str:
@@ -124,6 +125,13 @@ class Page:
         for side, spine in axes.spines.items():
             spine.set(color=theme().line, visible=side in ("left", "bottom"))
         return axes
+
+    def arrow(self, start: tuple[float, float], end: tuple[float, float], bend: str = "arc3,rad=0", colour: str | None = None) -> None:
+        """An arrow between two points in inches."""
+        self.figure.add_artist(FancyArrowPatch(
+            self.at(*start), self.at(*end), connectionstyle=bend, arrowstyle="-|>", mutation_scale=16, color=colour or theme().quiet,
+            linewidth=1.6, transform=self.figure.transFigure, shrinkA=2, shrinkB=2,
+        ))  # fmt: skip
 
     def _axes(self, left, down, width, height):
         return self.figure.add_axes((*self.at(left, down + height), width / self.width, height / self.height))

@@ -4,9 +4,20 @@ what has to be computed anew comes from a callable that they are given.
 Where widgets cannot run, each shows the picture that it starts with.
 """
 
-from .explorer import Explorer, TextExplorer
-from .stages import latent_explorer, noise_explorer, run_scrubber, token_explorer, vae_explorer, vector_explorer
+from .explorer import Explorer, LiveExplorer, TextExplorer
+from .stages import (
+    attention_explorer,
+    guidance_dial,
+    latent_explorer,
+    noise_explorer,
+    run_scrubber,
+    skip_mixer,
+    token_explorer,
+    vae_explorer,
+    vector_explorer,
+)  # fmt: skip
 
 __all__ = [
-    "Explorer", "TextExplorer", "latent_explorer", "noise_explorer", "run_scrubber", "token_explorer", "vae_explorer", "vector_explorer",
+    "Explorer", "LiveExplorer", "TextExplorer", "attention_explorer", "guidance_dial", "latent_explorer", "noise_explorer",
+    "run_scrubber", "skip_mixer", "token_explorer", "vae_explorer", "vector_explorer",
 ]  # fmt: skip

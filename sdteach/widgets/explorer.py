@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from itertools import product
 
-from ipywidgets import HTML, HBox, Layout, Play, SelectionSlider, Text, VBox, jslink
+from ipywidgets import HTML, Dropdown, HBox, Layout, Play, SelectionSlider, Text, ToggleButtons, VBox, jslink
 from tqdm.auto import tqdm
 
 from ..plots.style import SCREEN_DPI, Plate, as_img
 
 PAUSE = 250  # milliseconds, of what is typed before it is looked at, and of a frame while it plays
+BUTTONS = 12  # as many words as stand side by side
 Frame = tuple[bytes, str]
 
 
@@ -26,30 +27,24 @@ class _Shown(VBox):
         return super()._repr_mimebundle_(**kwargs) | {"text/html": self.picture.value}
 
 
-class Explorer(_Shown):
-    """A figure for every choice of the sliders, all drawn beforehand, so that a slider only swaps pictures.
+class LiveExplorer(_Shown):
+    """A figure for every choice, drawn when it is first asked for and kept: for figures that take their time, or are many.
 
-    `draw(**choice)` is called once for each combination of `choices`, which maps the sliders' names to their values. The
-    first slider can be played if `playing`. `choose(name=value)` moves the sliders from code.
+    `choices` maps names to values: words are chosen by buttons (of many, from a list), numbers by a slider. `draw(**choice)`
+    makes the figure. `start` names the first choice where it is not the first of the values. `choose(name=value)` moves the
+    sliders from code.
     """
 
-    def __init__(self, draw: Callable[..., Plate], choices: Mapping[str, Sequence], playing: bool = False):
+    follows_the_hand = False  # whether a slider answers while it is dragged, or when it is let go
+
+    def __init__(self, draw: Callable[..., Plate], choices: Mapping[str, Sequence], start: Mapping[str, object] | None = None):
         if not choices or not all(len(values) for values in choices.values()):
             raise ValueError(f"expected choices for at least one slider, at least one for each, got {dict(choices)}")
-        combinations = [*product(*choices.values())]
+        self.draw = draw
         self.frames: dict[tuple, Frame] = {}
-        for chosen in tqdm(combinations, "drawing", unit="picture", leave=False, disable=len(combinations) < 9):
-            figure = draw(**dict(zip(choices, chosen, strict=True)))
-            self.frames[chosen] = figure.png(SCREEN_DPI), figure.get_label()
-        look = {"layout": Layout(width="28em"), "style": {"description_width": "7em"}}
-        self.sliders = {name: SelectionSlider(options=values, description=name, **look) for name, values in choices.items()}
-        controls = [*self.sliders.values()]
-        if playing:
-            first = controls[0]
-            play = Play(min=0, max=len(first.options) - 1, interval=PAUSE, show_repeat=False)
-            jslink((play, "value"), (first, "index"))
-            controls[0] = HBox([play, first])
-        super().__init__(controls)
+        self.sliders = {name: _control(name, values, self.follows_the_hand) for name, values in choices.items()}
+        super().__init__([*self.sliders.values()])
+        self.choose(**start or {})
         for slider in self.sliders.values():
             slider.observe(self._show, "value")
         self._show()
@@ -62,8 +57,42 @@ class Explorer(_Shown):
                 raise ValueError(f"expected one of {there}, got {name}={value!r}")
             self.sliders[name].value = value
 
+    def _frame(self, chosen):
+        if chosen not in self.frames:
+            figure = self.draw(**dict(zip(self.sliders, chosen, strict=True)))
+            self.frames[chosen] = figure.png(SCREEN_DPI), figure.get_label()
+        return self.frames[chosen]
+
     def _show(self, _=None):
-        self.picture.value = as_img(*self.frames[tuple(slider.value for slider in self.sliders.values())])
+        self.picture.value = as_img(*self._frame(tuple(slider.value for slider in self.sliders.values())))
+
+
+class Explorer(LiveExplorer):
+    """A `LiveExplorer` with all its figures drawn beforehand, so that a slider only swaps pictures while it is dragged.
+
+    The first slider can be played if `playing`.
+    """
+
+    follows_the_hand = True
+
+    def __init__(self, draw: Callable[..., Plate], choices: Mapping[str, Sequence], playing: bool = False):
+        super().__init__(draw, choices)
+        combinations = [*product(*choices.values())]
+        for chosen in tqdm(combinations, "drawing", unit="picture", leave=False, disable=len(combinations) < 9):
+            self._frame(chosen)
+        if playing:
+            first, *others = self.children
+            play = Play(min=0, max=len(first.options) - 1, interval=PAUSE, show_repeat=False)
+            jslink((play, "value"), (first, "index"))
+            self.children = [HBox([play, first]), *others]
+
+
+def _control(name, values, follows_the_hand):
+    look = {"description": name, "style": {"description_width": "7em"}}
+    if not all(isinstance(value, str) for value in values):
+        return SelectionSlider(options=values, continuous_update=follows_the_hand, layout=Layout(width="28em"), **look)
+    look["style"] |= {} if len(values) > BUTTONS else {"button_width": "auto"}
+    return Dropdown(options=values, **look) if len(values) > BUTTONS else ToggleButtons(options=values, **look)
 
 
 class TextExplorer(_Shown):

@@ -1,6 +1,7 @@
 """The explorers of the lessons, a function for each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 from PIL import Image
@@ -8,7 +9,7 @@ from PIL import Image
 from .. import plots
 from ..records import Tokens
 from ..trace import Trace
-from .explorer import Explorer, TextExplorer
+from .explorer import Explorer, LiveExplorer, TextExplorer
 
 
 def token_explorer(tokenize: Callable[[str], Tokens], prompt: str) -> TextExplorer:
@@ -80,3 +81,63 @@ def run_scrubber(trace: Trace, decode: Callable[..., Image.Image] | None = None)
         return plots.run_step(trace, step - 1, np.asarray(decode(record.predicted_x0)) if missing else None)
 
     return Explorer(draw, {"step": range(1, len(trace.steps) + 1)}, playing=True)
+
+
+def attention_explorer(trace: Trace) -> LiveExplorer:
+    """Where a word was read: choose the word, the step, the layer, the head and how strongly the map covers the picture.
+
+    Step 0 stands for the last quarter of the run. Heads can be chosen if the trace holds `attention_heads`. Raises ValueError
+    for a trace without attention of its steps, or without words.
+    """
+    first = trace.steps[0]
+    maps = first.attention or first.attention_heads
+    if not maps or not trace.tokens.words:
+        raise ValueError("expected a trace of at least one word with attention, run generate(..., collect=('attention',))")
+    every, grids = trace.tokens.words, {layer: values.shape[-2:] for layer, values in maps.items()}
+    words = {f"{word} ({every[: index + 1].count(word)})" if every.count(word) > 1 else word: index for index, word in enumerate(every)}
+    layers = {"all layers": None} | {name: {layer: 1.0} for layer, name in plots.layer_names(grids).items()}
+    heads = {"mean": None}
+    if first.attention_heads:
+        heads |= {f"head {head}": head for head in range(min(map(len, first.attention_heads.values())))}
+
+    def draw(word, step, layer, head, strength):
+        steps = None if step == 0 else [step - 1]
+        heat = trace.heat_map(words[word], steps, layers[layer], heads[head])
+        when = "last quarter" if step == 0 else f"step {step}, t = {trace.steps[step - 1].timestep:.0f}"
+        return plots.heat_maps([trace.pixels], [heat], [f"“{word}”, {when}; {layer}, {head}"], strength=strength, cell=3.2)
+
+    choices = {"word": [*words], "step": range(len(trace.steps) + 1), "layer": [*layers], "head": [*heads],
+               "strength": [0.0, 0.25, 0.5, 0.75, 1.0]}  # fmt: skip
+    return LiveExplorer(draw, choices, {"strength": 0.75})
+
+
+def skip_mixer(
+    scaled: Callable[[Mapping[int, float]], AbstractContextManager], paint: Callable[[], Trace], levels: int,
+    factors: Sequence[float] = (0.0, 0.5, 1.0, 1.5),
+) -> LiveExplorer:  # fmt: skip
+    """Turn the skip connections of every level up and down; level 0 is the finest.
+
+    `paint()` runs the whole loop, inside of `scaled({level: factor})`, that of `sdteach.unet.skips_scaled`. The picture of
+    untouched skips stays beside.
+    """
+    untouched = paint().pixels
+    names = {f"level {level}": level for level in range(levels)}
+
+    def draw(**chosen):
+        with scaled({names[name]: factor for name, factor in chosen.items()}):
+            trace = paint()
+        told = "skips × " + ", ".join(f"{factor:g}" for factor in chosen.values())
+        return plots.picture_grid([untouched, trace.pixels], ["untouched", told])
+
+    return LiveExplorer(draw, dict.fromkeys(names, factors), {"level 0": 1.0 if 1.0 in factors else factors[-1]})
+
+
+def guidance_dial(paint: Callable[..., Trace], scales: Sequence[float] = (1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0)) -> LiveExplorer:
+    """Turn guidance up and down. `paint(guidance_scale=scale)` runs the whole loop; the first scale's picture stays beside."""
+    first = paint(guidance_scale=scales[0]).pixels
+
+    def draw(scale):
+        shown = [first, first if scale == scales[0] else paint(guidance_scale=scale).pixels]
+        return plots.picture_grid(shown, [f"guidance {scales[0]:g}", f"guidance {scale:g}"])
+
+    return LiveExplorer(draw, {"scale": scales}, {"scale": scales[-1]})

@@ -1,0 +1,281 @@
+"""Cross-attention against the truth: where words are read beside where things are, and what becomes of a thing whose word
+cannot be read there.
+
+How maps become one map is chosen on one range of seeds and reported on another. DAAM's way (Tang et al., 2023) is scored on
+the same maps. All numbers carry their 95 % interval.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice, product
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from PIL import Image
+from tqdm.auto import tqdm
+
+from ..attention import layout_kept, masked_out
+from ..model import StableDiffusion
+from ..pipeline import denoise, generate
+from ..records import Tokens, by_area, heat_map, over_text
+from ..schedule import add_noise
+from ..text_encoder import encode_text
+from ..trace import Trace
+from ..unet import UNetStep, unet_step
+from ..vae import image_to_latents, latents_to_image
+from .captions import COLOUR_WORDS, known_grammar, read, vocabulary
+from .evaluation import HEAT, Measure, average, in_words, overlap, says_all, share, word_for
+from .judge import Judge, SeenThing
+from .scenes import draw
+from .world import COLOURS, WORLD
+
+STEPS = 25
+DRAWN, CHOOSING, REPORTING, CAUSAL = 60, 60, 100, 50  # scenes and prompts
+TIMESTEPS = (1, 101, 201, 301, 401, 501, 601, 701, 801, 901)
+THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
+VIEWS = {"raw": np.asarray, "over the text": over_text}
+WEIGHTS = {"layers alike": lambda maps: dict.fromkeys(maps, 1.0), "by area": by_area}
+SINCE = {"all steps": 0.0, "second half": 0.5, "last quarter": 0.75}
+DAAM = "DAAM: raw, layers alike, all steps, bicubic"
+AGGREGATIONS = {
+    ", ".join(names): (*(table[name] for table, name in zip((VIEWS, WEIGHTS, SINCE), names, strict=True)), Image.Resampling.BILINEAR)
+    for names in product(VIEWS, WEIGHTS, SINCE)
+} | {DAAM: (VIEWS["raw"], WEIGHTS["layers alike"], 0.0, Image.Resampling.BICUBIC)}
+CHOSEN = "over the text, by area, last quarter"  # what `Trace.heat_map` does
+
+
+@dataclass(frozen=True)
+class Aggregated:
+    """The overlap of one way to make one map with the things' masks: its best threshold on the seeds for choosing, the overlap
+    there, and the overlap at that threshold on the others."""
+
+    threshold: float
+    chosen_on: Measure
+    reported: Measure
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionTruth:
+    """All that was measured. `drawn` is the overlap on drawn scenes noised to `TIMESTEPS`, a row for each layer and one for all.
+
+    `gone` is how often a thing is gone when `word`, `word and later` or `control` cannot be read in its region;
+    `later_minus_control` their paired difference. `kept` and `recoloured` are the rates at which a run with another colour
+    word keeps the thing's mask (overlap of at least one half) and changes its colour: with the layout `kept` or `free`.
+    """
+
+    unet: str
+    layers: tuple[str, ...]
+    drawn: Float32[np.ndarray, "layers timesteps"]
+    drawn_things: int
+    aggregations: dict[str, Aggregated]
+    by_layer: dict[str, Aggregated]
+    best: str
+    gone: dict[str, Measure]
+    later_minus_control: Measure
+    mask_overlap: dict[str, Measure]
+    kept: dict[str, Measure]
+    recoloured: dict[str, Measure]
+
+
+def attention_truth(model: StableDiffusion, judge: Judge, guidance_scale: float = 7.5) -> AttentionTruth:
+    """Measure a picturebook's cross-attention: about ten minutes on two cores."""
+    words = model.vocabulary or frozenset(vocabulary(WORLD))
+    layers, drawn, things = drawn_overlaps(model, words)
+    aggregations, by_layer = choose(*(painted_overlaps(model, judge, guidance_scale, _captions(words, start, count), start)
+                                      for start, count in ((40_000, CHOOSING), (60_000, REPORTING))))  # fmt: skip
+    cases = [*interventions(model, judge, guidance_scale, words)]
+    gone = {name: share([case.gone[name] for case in cases]) for name in cases[0].gone}
+    difference = average([float(case.gone["word and later"]) - case.gone["control"] for case in cases])
+    swaps = {name: [case.swapped[name] for case in cases] for name in cases[0].swapped}
+    return AttentionTruth(
+        fingerprint(model.unet), layers, drawn, things, aggregations, by_layer,
+        max(aggregations, key=lambda name: aggregations[name].chosen_on.value), gone, difference,
+        {name: average([same for same, _ in found]) for name, found in swaps.items()},
+        {name: share([same >= 0.5 for same, _ in found]) for name, found in swaps.items()},
+        {name: share([changed for _, changed in found]) for name, found in swaps.items()},
+    )  # fmt: skip
+
+
+def as_plain(truth: AttentionTruth) -> dict:
+    """What was measured as names and numbers that JSON knows; four digits are as much as the intervals bear."""
+    return asdict(replace(truth, layers=[*truth.layers], drawn=truth.drawn.astype(float).round(4).tolist()), dict_factory=_rounded)
+
+
+def _rounded(items):
+    return {name: round(value, 4) if isinstance(value, float) else value for name, value in items}
+
+
+def from_plain(told: dict) -> AttentionTruth:
+    """What `as_plain` told, as it was. Raises TypeError or KeyError for anything else."""
+    measured = {name: _measures(value) for name, value in told.items()}
+    return AttentionTruth(**measured | {"layers": tuple(told["layers"]), "drawn": np.array(told["drawn"], np.float32)})
+
+
+def _measures(value):
+    """Every Measure and Aggregated within again in place of its names and numbers."""
+    if not isinstance(value, dict):
+        return value
+    within = {name: _measures(item) for name, item in value.items()}
+    kind = {"value": Measure, "threshold": Aggregated}.get(next(iter(within), None))
+    return kind(**within) if kind else within
+
+
+def fingerprint(unet: torch.nn.Module) -> str:
+    """A name for these weights: the sha256 of all parameters in half precision."""
+    digest = hashlib.sha256()
+    for parameter in unet.parameters():
+        digest.update(parameter.detach().to("cpu", torch.float16).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def drawn_overlaps(model: StableDiffusion, words: frozenset[str]) -> tuple[tuple[str, ...], Float32[np.ndarray, "layers timesteps"], int]:
+    """The overlap of every object's word with its drawn mask, on scenes noised to each timestep: by layer, and all by area."""
+    scenes = [draw(description) for description in islice(in_words(words, 70_000, None, known_grammar(words)), DRAWN)]
+    scores = {}
+    for seed, scene in enumerate(tqdm(scenes, "reading drawn scenes")):
+        latents, text = image_to_latents(model, Image.fromarray(scene.picture)).mean, encode_text(model, scene.caption)
+        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)).to(latents)
+        for timestep in TIMESTEPS:
+            step = unet_step(model, add_noise(model, latents, noise, timestep), timestep, text, guidance_scale=1.0)
+            maps = _padding_summed(step, text.tokens.end)
+            for thing in scene.objects:
+                places = text.tokens.places(word_for(text.tokens, thing.name))
+                weights = {layer: {layer: 1.0} for layer in maps} | {"all layers, by area": by_area(maps)}
+                for row, weight in weights.items():
+                    heat = heat_map([maps], places, *latents.shape[2:], weight)
+                    scores.setdefault(row, {}).setdefault(timestep, []).append(overlap(heat, thing.mask, HEAT))
+    table = np.array([[np.mean(by_time[timestep]) for timestep in TIMESTEPS] for by_time in scores.values()], np.float32)
+    return tuple(scores), table, len(next(iter(scores.values()))[TIMESTEPS[0]])
+
+
+def heat_of(step: UNetStep, tokens: Tokens, name: str) -> Float32[np.ndarray, "_ _"]:
+    """Where the word for an object was read at one step: all layers by their area, 0..1."""
+    return heat_map([_padding_summed(step, tokens.end)], tokens.places(word_for(tokens, name)), *step.noise.shape[2:])
+
+
+def _padding_summed(step, end):
+    return {
+        layer: torch.cat([maps[: end + 1], maps[end + 1 :].sum(0, keepdim=True)]).float().cpu().numpy()
+        for layer, maps in step.attention.items()
+    }
+
+
+def _captions(words, start, count):
+    """Half of them of one object, half of two in a relation, every colour said."""
+    grammar = known_grammar(words)
+    of = [filter(says_all, (scene.caption for scene in in_words(words, start + 5_000 * objects, objects, grammar))) for objects in (1, 2)]
+    return [*islice(of[0], count - count // 2), *islice(of[1], count // 2)]
+
+
+def painted_overlaps(
+    model: StableDiffusion, judge: Judge, guidance_scale: float, captions: Sequence[str], seed: int
+) -> dict[str, list[list[float]]]:
+    """For every way to make one map, and for every layer alone: the overlap at each threshold, for each thing the judge found."""
+    scores = {}
+    for index, caption in enumerate(tqdm(captions, "painting and reading")):
+        trace = generate(model, caption, steps=STEPS, guidance_scale=guidance_scale, seed=seed + index, collect=("attention",))
+        seen = judge.look(trace.pixels)
+        for name in (thing.name for thing in read(caption).things):
+            if (thing := next((thing for thing in seen.things if thing.name == name), None)) is None:
+                continue
+            places = trace.tokens.places(word_for(trace.tokens, name))
+            heats = {way: aggregated(trace, places, *options) for way, options in AGGREGATIONS.items()}
+            heats |= {layer: _of_layer(trace, places, layer) for layer in trace.steps[0].attention}
+            for way, heat in heats.items():
+                scores.setdefault(way, []).append([overlap(heat, thing.mask, threshold) for threshold in THRESHOLDS])
+    return scores
+
+
+def aggregated(trace: Trace, places: tuple[int, ...], view, weigh, since: float, resample) -> Float32[np.ndarray, "_ _"]:
+    """All maps of a run as one, from a share of the run on."""
+    maps = [step.attention for step in trace.steps[int(since * len(trace.steps)) :]]
+    return heat_map(maps, places, *trace.final_latents.shape[2:], weigh(maps[0]), view, resample)
+
+
+def _of_layer(trace, places, layer):
+    return aggregated(trace, places, over_text, lambda _: {layer: 1.0}, 0.75, Image.Resampling.BILINEAR)
+
+
+def choose(
+    choosing: Mapping[str, list[list[float]]], reporting: Mapping[str, list[list[float]]]
+) -> tuple[dict[str, Aggregated], dict[str, Aggregated]]:
+    """For every way and every layer the threshold that is best on the seeds for choosing, and what it gives on the others.
+
+    Raises ValueError if nothing was found on either.
+    """
+    if not choosing or not reporting:
+        raise ValueError("expected the judge to find some of the things that were asked for, found none: too weak a checkpoint to measure")
+    found = {}
+    for way, rows in choosing.items():
+        best = int(np.mean(rows, 0).argmax())
+        found[way] = Aggregated(THRESHOLDS[best], *(average([row[best] for row in scored[way]]) for scored in (choosing, reporting)))
+    return {way: found[way] for way in AGGREGATIONS}, {way: found[way] for way in found if way not in AGGREGATIONS}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What became of one painted thing: whether it is `gone`, and, with another colour word, the overlap of its mask with the
+    first one and whether it has that colour."""
+
+    prompt: str
+    gone: dict[str, bool]
+    swapped: dict[str, tuple[float, bool]]
+
+
+def interventions(model: StableDiffusion, judge: Judge, guidance_scale: float, words: frozenset[str]) -> Iterator[Case]:
+    """Paint prompts of one object until `CAUSAL` of them show it; then each again, with words hidden and with another colour."""
+    captions = filter(says_all, (scene.caption for scene in in_words(words, 80_000, 1, known_grammar(words))))
+    colours = [colour for colour in COLOURS if colour in words]
+    with tqdm(total=CAUSAL, desc="hiding and swapping words") as bar:
+        for seed, caption in enumerate(captions):
+            steps = [*denoise(model, caption, steps=STEPS, guidance_scale=guidance_scale, seed=seed)]
+            asked = read(caption).things[0]
+            thing = _find(judge, latents_to_image(model, steps[-1].next_latents), asked.name)
+            if thing is None or thing.colour != asked.colour:
+                continue
+            yield _case(model, judge, guidance_scale, caption, seed, steps, thing, colours)
+            bar.update()
+            if bar.n == CAUSAL:
+                return
+
+
+def _case(model, judge, guidance_scale, caption, seed, steps, thing, colours):
+    def paint(prompt):
+        run = generate(model, prompt, steps=STEPS, guidance_scale=guidance_scale, seed=seed, collect=())
+        return _find(judge, run.image, thing.name)
+
+    tokens = steps[0].text.tokens
+    word = tokens.places(word_for(tokens, thing.name))
+    hidden = {"word": word, "word and later": range(word[0], len(tokens.ids)), "control": tokens.places(0)}
+    gone = {}
+    for name, places in hidden.items():
+        with masked_out(model, places, thing.mask):
+            gone[name] = paint(caption) is None
+    other = colours[(colours.index(thing.colour) + 1 + seed % (len(colours) - 1)) % len(colours)]
+    request, swapped = _with_colour(caption, thing.colour, other), {}
+    with layout_kept(model, [step.attention_heads for step in steps]):
+        swapped["kept"] = _compared(thing, paint(request), other)
+    swapped["free"] = _compared(thing, paint(request), other)
+    return Case(caption, gone, swapped)
+
+
+def _find(judge, picture, name) -> SeenThing | None:
+    return next((thing for thing in judge.look(np.asarray(picture)).things if thing.name == name), None)
+
+
+def _with_colour(caption, colour, other):
+    """The caption with another colour, word for word."""
+    words = caption.split(" ")
+    at = next(index for index, word in enumerate(words) if word in COLOUR_WORDS[colour])
+    words[at] = other
+    if words[at - 1] in ("a", "an"):
+        words[at - 1] = "an" if other[0] in "aeiou" else "a"
+    return " ".join(words)
+
+
+def _compared(thing, again, colour):
+    if again is None:
+        return 0.0, False
+    return float((thing.mask & again.mask).sum() / (thing.mask | again.mask).sum()), again.colour == colour

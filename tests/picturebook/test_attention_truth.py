@@ -1,0 +1,174 @@
+"""Attention against the truth: overlaps are those of the maps and masks, choices are made on other seeds than are reported."""
+
+import json
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import sdteach
+from sdteach import records
+from sdteach.picturebook import attention_truth as truth
+from sdteach.picturebook.captions import read
+from sdteach.picturebook.evaluation import HEAT, Measure, overlap
+from sdteach.picturebook.judge import Seen, SeenThing, load_judge
+
+from conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return truth.from_plain(json.loads((ROOT / "assets" / "attention.json").read_text("utf-8")))
+
+
+@pytest.fixture
+def few(monkeypatch):
+    for name in ("DRAWN", "CHOOSING", "REPORTING", "CAUSAL"):
+        monkeypatch.setattr(truth, name, 4 if name.endswith("ING") else 2)
+    monkeypatch.setattr(truth, "STEPS", 15)
+    monkeypatch.setattr(truth, "TIMESTEPS", (1, 501))
+
+
+def test_what_the_lessons_quote_was_measured_on_the_shipped_weights(model, shipped):
+    """After new weights: sdteach evaluate --attention --json > assets/attention.json"""
+    assert shipped.unet == truth.fingerprint(model.unet)
+    assert len(shipped.layers) == len(shipped.drawn)
+    assert shipped.drawn.shape[1] == len(truth.TIMESTEPS)
+    assert {one.count for one in shipped.gone.values()} == {truth.CAUSAL}
+
+
+def test_the_default_is_what_was_best_on_the_seeds_for_choosing(model, shipped):
+    best = max(shipped.aggregations, key=lambda way: shipped.aggregations[way].chosen_on.value)
+    assert best == shipped.best == truth.CHOSEN
+    assert shipped.aggregations[best].threshold == HEAT
+    trace = sdteach.generate(model, "a red car below a yellow star", steps=7, collect=("attention",), height=72, width=104)
+    for word in ("car", "below"):
+        found = truth.aggregated(trace, trace.tokens.places(word), *truth.AGGREGATIONS[truth.CHOSEN])
+        np.testing.assert_array_equal(found, trace.heat_map(word))
+
+
+def test_the_best_way_beats_daams_on_seeds_it_was_not_chosen_on(shipped):
+    ours, theirs = shipped.aggregations[truth.CHOSEN].reported, shipped.aggregations[truth.DAAM].reported
+    assert ours.count == theirs.count > 50
+    assert ours.value > theirs.value
+
+
+def test_daams_way_is_daams(model):
+    """Tang et al., 2023, equation 5: the sum of bicubically enlarged maps over layers and steps, here of one word of one piece."""
+    trace = sdteach.generate(model, "a red car", steps=3, collect=("attention",))
+    total = np.zeros((16, 16))
+    for step in trace.steps:
+        for maps in step.attention.values():
+            total += np.asarray(Image.fromarray(maps[3].astype(np.float32)).resize((16, 16), Image.Resampling.BICUBIC))
+    found = truth.aggregated(trace, trace.tokens.places("car"), *truth.AGGREGATIONS[truth.DAAM])
+    np.testing.assert_allclose(found, (total - total.min()) / (total.max() - total.min()), atol=1e-5)
+
+
+def test_overlap_is_intersection_over_union():
+    heat = np.zeros((4, 4), np.float32)
+    heat[:2] = 1
+    mask = np.zeros((4, 4), bool)
+    mask[:, :2] = True
+    assert overlap(heat, mask, 0.5) == pytest.approx(4 / 12)
+    assert overlap(heat, heat > 0, 0.5) == 1
+    assert overlap(heat, heat == 0, 0.5) == 0
+
+
+def test_the_threshold_is_chosen_on_some_seeds_and_scored_on_others():
+    low, high = [0.9, *[0.1] * 8], [0.2, *[0.1] * 7, 0.8]
+    choosing = {way: [low, low] for way in (*truth.AGGREGATIONS, "a layer")}
+    reporting = {way: [high, high, high] for way in choosing}
+    ways, layers = truth.choose(choosing, reporting)
+    assert [*layers] == ["a layer"]
+    assert {*ways} == {*truth.AGGREGATIONS}
+    for one in (*ways.values(), *layers.values()):
+        assert one.threshold == truth.THRESHOLDS[0]
+        assert one.chosen_on.value == pytest.approx(0.9)
+        assert (one.reported.value, one.reported.count) == (pytest.approx(0.2), 3)
+
+
+def test_where_nothing_was_found_nothing_can_be_chosen():
+    with pytest.raises(ValueError, match="found none"):
+        truth.choose({}, {})
+
+
+def test_a_steps_heat_is_that_of_its_maps_by_area(model):
+    text = sdteach.encode_text(model, "a red car")
+    step = sdteach.unet_step(model, torch.randn(1, 4, 9, 13), 300, text, guidance_scale=1.0)
+    places, total = text.tokens.places("car"), np.zeros((9, 13))
+    for maps in step.attention.values():
+        shares = (maps / maps[1 : text.tokens.end + 1].sum(0))[list(places)].mean(0).numpy()
+        total += shares.size * np.asarray(Image.fromarray(shares).resize((13, 9), Image.Resampling.BILINEAR))
+    np.testing.assert_allclose(truth.heat_of(step, text.tokens, "car"), (total - total.min()) / np.ptp(total), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("caption", "colour", "other", "expected"),
+    [
+        ("a big red car in the snow", "red", "blue", "a big blue car in the snow"),
+        ("a red car", "red", "orange", "an orange car"),
+        ("an orange car in the snow", "orange", "red", "a red car in the snow"),
+        ("in the snow, a grey car", "gray", "pink", "in the snow, a pink car"),
+    ],
+)
+def test_a_colour_is_swapped_word_for_word(model, caption, colour, other, expected):
+    found = truth._with_colour(caption, colour, other)
+    assert found == expected
+    assert read(found).things[0].colour == other
+    ends = [sdteach.tokenize(model, text).end for text in (caption, found)]
+    assert ends[0] == ends[1]
+
+
+class Eyes:
+    """A judge that sees what it is told to, picture by picture."""
+
+    def __init__(self, *seen):
+        self.seen = [*seen]
+
+    def look(self, _):
+        return self.seen.pop(0)
+
+
+def test_a_case_says_what_became_of_a_thing(model, monkeypatch):
+    mask = np.zeros((128, 128), bool)
+    mask[32:64, 32:64] = True
+    thing, moved = SeenThing("car", "red", (48.0, 48.0), mask), SeenThing("car", "blue", (64.0, 48.0), np.roll(mask, 16, 1))
+    nothing, still = Seen((), "snow", "flat"), Seen((thing,), "snow", "flat")
+    judge = Eyes(still, nothing, still, Seen((moved,), "snow", "flat"), nothing)
+    steps = [*sdteach.denoise(model, "a red car", steps=1)]
+    monkeypatch.setattr(truth, "STEPS", 1)
+    case = truth._case(model, judge, 7.5, "a red car", 0, steps, thing, ["blue", "red"])
+    assert case.gone == {"word": False, "word and later": True, "control": False}
+    assert case.swapped == {"kept": (pytest.approx(1 / 3), True), "free": (0.0, False)}
+
+
+def test_the_whole_measurement_runs_and_is_told_as_plain_numbers(model, few):
+    found = truth.attention_truth(model, load_judge())
+    assert found.layers[-1] == "all layers, by area"
+    assert found.drawn.shape == (11, 2)
+    assert found.drawn_things >= 2
+    assert {*found.aggregations} == {*truth.AGGREGATIONS}
+    assert {one.count for one in (*found.gone.values(), *found.kept.values(), *found.recoloured.values())} == {2}
+    told = json.loads(json.dumps(truth.as_plain(found)))
+    again = truth.from_plain(told)
+    np.testing.assert_allclose(again.drawn, found.drawn, atol=1e-4)
+    assert {*told} == {field.name for field in fields(found)}
+    assert again.gone["word"] == Measure(
+        *(round(v, 4) for v in (found.gone["word"].value, found.gone["word"].low, found.gone["word"].high)), 2
+    )
+    assert truth.as_plain(again) == told
+
+
+def test_the_same_measurement_again_gives_the_same_numbers(model, few):
+    captions = ("a red car in the snow", "a yellow star at night")
+    first, second = (truth.painted_overlaps(model, load_judge(), 7.5, captions, 3) for _ in range(2))
+    assert first == second
+
+
+def test_raw_and_renormalised_are_told_apart():
+    maps = np.random.default_rng(0).random((6, 3, 4), np.float32)
+    shares = records.over_text(maps)
+    np.testing.assert_allclose(shares[1:-1], maps[1:-1] / maps[1:-1].sum(0), rtol=1e-5)
+    assert not shares[[0, -1]].any()
