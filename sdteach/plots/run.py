@@ -37,7 +37,7 @@ def contact_sheet(trace: Trace) -> Figure:
                              f"guidance {trace.guidance_scale:g}, seed {trace.seed}")  # fmt: skip
     _filmstrip(page, steps_at + 0.4, trace, frames)
     if words:
-        _heading(page, maps_at, "Where each word was read: cross-attention, all steps and layers, brightest = most")
+        _heading(page, maps_at, "Where each word was read: cross-attention, the last quarter of the steps, brightest = most")
     for index, word in enumerate(words):
         row, column = divmod(index, PER_ROW)
         _map(page, column, maps_at + 0.4 + row * band, trace, index, word)
