@@ -13,7 +13,7 @@ from PIL import Image
 
 import sdteach
 from sdteach import cli, doctor
-from sdteach.picturebook.attention_truth import from_plain
+from sdteach.picturebook.attention_truth import shipped
 
 from conftest import ROOT
 
@@ -301,7 +301,7 @@ def test_evaluate_prints_a_table_or_one_json_object_and_draws_sheets(sdteach_com
 
 def test_evaluate_tells_of_attention_in_tables_or_as_one_json_object(sdteach_command, monkeypatch, tmp_path):
     told = json.loads((ROOT / "assets" / "attention.json").read_text("utf-8"))
-    truth = from_plain(told)
+    truth = shipped()
     asked = []
     monkeypatch.setattr("sdteach.picturebook.attention_truth.attention_truth", lambda *arguments: asked.append(arguments) or truth)
     status, out, err = sdteach_command("evaluate", "--attention", "--json", "--guidance-scale", "3")

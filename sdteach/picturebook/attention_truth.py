@@ -6,6 +6,7 @@ the same maps. All numbers carry their 95 % interval.
 """
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice, product
@@ -17,7 +18,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ..attention import layout_kept, masked_out
-from ..model import StableDiffusion
+from ..model import StableDiffusion, data_folder
 from ..pipeline import denoise, generate
 from ..records import Tokens, by_area, heat_map, over_text
 from ..schedule import add_noise
@@ -111,6 +112,11 @@ def from_plain(told: dict) -> AttentionTruth:
     """What `as_plain` told, as it was. Raises TypeError or KeyError for anything else."""
     measured = {name: _measures(value) for name, value in told.items()}
     return AttentionTruth(**measured | {"layers": tuple(told["layers"]), "drawn": np.array(told["drawn"], np.float32)})
+
+
+def shipped() -> AttentionTruth:
+    """What was measured on the embedded checkpoint, as the project ships it; the lessons quote it."""
+    return from_plain(json.loads((data_folder("assets") / "attention.json").read_text("utf-8")))
 
 
 def _measures(value):

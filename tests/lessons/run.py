@@ -18,7 +18,8 @@ def run(path, **environment):
     paths = [str(ROOT), str(ROOT / "tests" / "offline")]
     kept = {name: value for name, value in os.environ.items() if name not in {"SDTEACH_MODEL", "SDTEACH_THEME", "PYTHONPATH"}}
     with tempfile.TemporaryDirectory() as folder:
-        client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": folder}})
+        here = {"metadata": {"path": folder}}
+        client = NotebookClient(notebook, timeout=600, kernel_name="python3", coalesce_streams=True, resources=here)
         client.execute(env=kept | {"PYTHONPATH": os.pathsep.join(paths)} | environment)
         left = [path.name for path in Path(folder).iterdir()]
     if left:

@@ -15,12 +15,10 @@ from sdteach.picturebook.captions import read
 from sdteach.picturebook.evaluation import HEAT, Measure, overlap
 from sdteach.picturebook.judge import Seen, SeenThing, load_judge
 
-from conftest import ROOT
-
 
 @pytest.fixture(scope="module")
 def shipped():
-    return truth.from_plain(json.loads((ROOT / "assets" / "attention.json").read_text("utf-8")))
+    return truth.shipped()
 
 
 @pytest.fixture
