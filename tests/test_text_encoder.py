@@ -170,7 +170,7 @@ def test_main_directions_are_those_of_the_covariance(count, width, dtype):
 
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_main_directions_need_three_vectors(count):
-    with pytest.raises(ValueError, match=f"at least three vectors, got {count}"):
+    with pytest.raises(ValueError, match=f"at least 3 vectors, got {count}"):
         main_directions(torch.ones(count, 5))
 
 
