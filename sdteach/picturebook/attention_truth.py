@@ -178,7 +178,8 @@ def _captions(words, start, count):
 def painted_overlaps(
     model: StableDiffusion, judge: Judge, guidance_scale: float, captions: Sequence[str], seed: int
 ) -> dict[str, list[list[float]]]:
-    """For every way to make one map, and for every layer alone: the overlap at each threshold, for each thing the judge found."""
+    """For every way to make one map, and for every layer alone over the second half of the run: the overlap at each threshold, for
+    each thing the judge found."""
     scores = {}
     for index, caption in enumerate(tqdm(captions, "painting and reading")):
         trace = generate(model, caption, steps=STEPS, guidance_scale=guidance_scale, seed=seed + index, collect=("attention",))
@@ -201,7 +202,7 @@ def aggregated(trace: Trace, places: tuple[int, ...], view, weigh, since: float,
 
 
 def _of_layer(trace, places, layer):
-    return aggregated(trace, places, over_text, lambda _: {layer: 1.0}, 0.75, Image.Resampling.BILINEAR)
+    return aggregated(trace, places, over_text, lambda _: {layer: 1.0}, 0.5, Image.Resampling.BILINEAR)
 
 
 def choose(
