@@ -33,11 +33,13 @@ Edit = Callable[[str, tuple[int, int], Tensor], Tensor]
 class KeysValues:
     """What one cross-attention `layer` makes of the text: per row of the batch and head, a key and a value for each place.
 
+    `level` is the UNet's level on which it works, 0 the finest.
     `asked` are the keys once more, divided by sqrt(d) and transposed, for the scores: scaled before the product, since in
     half precision Q K^T overflows otherwise.
     """
 
     layer: Attention
+    level: int
     key: Float[Tensor, "rows heads places d"]
     value: Float[Tensor, "rows heads places d"]
     asked: Float[Tensor, "rows heads d places"]
@@ -51,17 +53,20 @@ def cross_attention_layers(unet: torch.nn.Module) -> dict[str, Attention]:
 
 
 def layer_grids(unet: torch.nn.Module, height: int, width: int) -> dict[str, tuple[int, int]]:
-    """Height and width of what each cross-attention layer sees, for latents of `height` x `width`.
+    """Height and width of what each cross-attention layer sees, for latents of `height` x `width`."""
+    return {name: _grid(_level(unet, name), height, width) for name in cross_attention_layers(unet)}
 
-    Level 0 has the latents' own; each level below it half the edge of the last, rounded up.
-    """
-    levels, grids = len(unet.config.block_out_channels), {}
-    for name in cross_attention_layers(unet):
-        side, index = name.split(".")[:2]
-        level = {"down_blocks": lambda i: i, "up_blocks": lambda i: levels - 1 - i}.get(side, lambda _: levels - 1)
-        shrink = 2 ** level(int(index) if index.isdigit() else 0)
-        grids[name] = -(-height // shrink), -(-width // shrink)
-    return grids
+
+def _level(unet, name):
+    """How many times a layer's grid was halved: the way down starts at 0, the middle is as deep as its end."""
+    deepest = len(unet.config.block_out_channels) - 1
+    side, index = name.split(".")[:2]
+    return {"down_blocks": int, "up_blocks": lambda block: deepest - int(block)}.get(side, lambda _: deepest)(index)
+
+
+def _grid(level, height, width):
+    """Each level has half the edges of the last, rounded up."""
+    return -(-height // 2**level), -(-width // 2**level)
 
 
 @torch.no_grad()
@@ -71,23 +76,24 @@ def keys_values(unet: torch.nn.Module, text: Float[Tensor, "rows places features
     for name, layer in cross_attention_layers(unet).items():
         read = layer.norm_encoder_hidden_states(text) if layer.norm_cross else text
         key, value = _split_heads(layer, layer.to_k(read)), _split_heads(layer, layer.to_v(read))
-        projected[name] = KeysValues(layer, key, value, (key * key.shape[-1] ** -0.5).transpose(-1, -2).contiguous())
+        projected[name] = KeysValues(layer, _level(unet, name), key, value, (key * key.shape[-1] ** -0.5).transpose(-1, -2).contiguous())
     return projected
 
 
 @contextmanager
-def reading(text: Mapping[str, KeysValues], grids: Mapping[str, tuple[int, int]], watched: int) -> Iterator[dict[str, Tensor]]:
+def reading(text: Mapping[str, KeysValues], grid: tuple[int, int], watched: int) -> Iterator[dict[str, Tensor]]:
     """Let the UNet read `text` and record what it reads while it runs inside the `with`.
 
     Yields a dict that fills as the layers run: name -> probabilities (rows, heads, places, height, width) of the last
-    `watched` rows of the batch, the ones with the prompt, in float32. They sum to one over the places. `grids` are those of
-    `layer_grids`. On the way out the UNet is as it was, whatever happened; RuntimeError if some layer was not seen.
+    `watched` rows of the batch, the ones with the prompt, in float32. They sum to one over the places. `grid` is the
+    height and width of the latents. On the way out the UNet is as it was, whatever happened; RuntimeError if some layer was
+    not seen.
     """
     before = {name: given.layer.processor for name, given in text.items()}
     maps = {}
     try:
         for name, given in text.items():
-            given.layer.set_processor(_Reader(name, given, grids[name], watched, _edits(before[name]), maps))
+            given.layer.set_processor(_Reader(name, given, _grid(given.level, *grid), watched, _edits(before[name]), maps))
         yield maps
     finally:
         for name, given in text.items():
@@ -189,14 +195,12 @@ def masked_out(model: StableDiffusion, places: Collection[int], region: Bool[np.
     region = np.asarray(region)
     if region.ndim != 2 or region.dtype != bool:
         raise ValueError(f"expected a region as a mask of booleans (height, width), got {region.dtype} {region.shape}")
-    mask, factor = torch.from_numpy(region).float()[None], model.vae_scale_factor
-    in_latents = [layer_grids(model.unet, *region.shape), layer_grids(model.unet, *(edge // factor for edge in region.shape))]
+    mask = torch.from_numpy(region).float()[None]
+    sizes = region.shape, tuple(edge // model.vae_scale_factor for edge in region.shape)  # in latents, if given in latents or in pixels
 
     def less(name, grid, probabilities):
-        if not any(grids[name] == grid for grids in in_latents):
-            raise ValueError(
-                f"expected a region of the picture's size or its latents', got {region.shape}, which is {grid} nowhere in {name}"
-            )
+        if grid not in [_grid(_level(model.unet, name), *size) for size in sizes]:
+            raise ValueError(f"expected a region of the picture's size or its latents', got {region.shape} where {name} sees {grid}")
         inside = adaptive_max_pool2d(mask, grid).flatten().to(probabilities.device, torch.bool)
         hidden = torch.zeros(probabilities.shape[2:], dtype=torch.bool, device=probabilities.device)
         hidden[:, chosen] = inside[:, None]

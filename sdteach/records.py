@@ -117,8 +117,8 @@ def heat_map(
 
     `attention` holds a step's maps by layer, each (places, h, w) with the padding's sum last; every map is seen through `view`
     and brought to `height` x `width`. Without `weights` layers weigh `by_area`. A map that is the same everywhere becomes 0.
-    DAAM (Tang et al., 2023) is `view=np.asarray`, equal weights and bicubic. The defaults are those that overlap most with
-    the objects of drawn truth (`sdteach evaluate --attention`).
+    DAAM (Tang et al., 2023) is `view=np.asarray`, equal weights and bicubic. The defaults are those whose maps overlap most
+    with the things that were painted (`sdteach evaluate --attention`).
     """
     total = np.zeros((height, width), np.float64)
     for layers in attention:

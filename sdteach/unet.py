@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .attention import KeysValues, keys_values, layer_grids, reading
+from .attention import KeysValues, keys_values, reading
 from .model import StableDiffusion
 from .records import Record
 from .schedule import alpha_cumprod_at
@@ -86,8 +86,7 @@ def unet_step(
 def predict(model: StableDiffusion, latents: Tensor, timestep: int | float | Tensor, conditioning: Conditioning) -> UNetStep:
     """`unet_step` for text that is prepared already, as the loop prepares it once for all steps."""
     batch = torch.cat([latents] * 2) if conditioning.guided else latents
-    grids = layer_grids(model.unet, *latents.shape[2:])
-    with reading(conditioning.keys_values, grids, 1) as attention:
+    with reading(conditioning.keys_values, tuple(latents.shape[2:]), 1) as attention:
         output = model.unet(batch, timestep, encoder_hidden_states=conditioning.embeddings,
                             timestep_cond=conditioning.guidance_embedding, return_dict=False)[0]  # fmt: skip
     uncond, text = output.chunk(2) if conditioning.guided else (None, output)

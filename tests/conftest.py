@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import jaxtyping
 import pytest
@@ -12,6 +14,7 @@ from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNe
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 import sdteach
+from sdteach import pipeline
 
 ROOT = Path(__file__).parents[1]
 PICTUREBOOK = ROOT / "assets" / "picturebook"
@@ -104,3 +107,17 @@ def hung_on(unet):
     """What hangs on a UNet: its attention processors, and every hook of every module in it."""
     hooks = [hook for module in unet.modules() for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())]
     return {name: id(processor) for name, processor in unet.attn_processors.items()}, hooks
+
+
+@contextmanager
+def interrupted_after(calls):
+    """The UNet's call after so many is stopped, as by Ctrl-C."""
+    predict, left = pipeline.predict, iter(range(calls))
+
+    def interrupted(*arguments):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return predict(*arguments)
+
+    with mock.patch.object(pipeline, "predict", interrupted):
+        yield

@@ -33,7 +33,7 @@ def any_model(request, model, random_model):
 
 
 def run(model, latents, text, watched=1):
-    with reading(keys_values(model.unet, text), layer_grids(model.unet, *latents.shape[2:]), watched) as maps:
+    with reading(keys_values(model.unet, text), tuple(latents.shape[2:]), watched) as maps:
         out = model.unet(latents, 501, text).sample
     return out, maps
 
@@ -225,7 +225,7 @@ def test_the_processors_that_were_there_come_back(random_folders, processor):
 def test_they_come_back_after_an_error_too(random_model):
     before = dict(random_model.unet.attn_processors)
     text = sdteach.encode_text(random_model, "a boat").last_hidden_state[None]
-    with pytest.raises(ZeroDivisionError), reading(keys_values(random_model.unet, text), layer_grids(random_model.unet, 9, 9), 1):
+    with pytest.raises(ZeroDivisionError), reading(keys_values(random_model.unet, text), (9, 9), 1):
         raise ZeroDivisionError
     assert random_model.unet.attn_processors == before
 
@@ -234,7 +234,7 @@ def test_a_capture_that_saw_nothing_raises(random_model):
     text = sdteach.encode_text(random_model, "a boat").last_hidden_state[None]
     with (
         pytest.raises(RuntimeError, match="saw nothing"),
-        reading(keys_values(random_model.unet, text), layer_grids(random_model.unet, 9, 9), 1),
+        reading(keys_values(random_model.unet, text), (9, 9), 1),
     ):
         pass
 
@@ -248,7 +248,7 @@ def test_half_precision_does_not_overflow(random_folders):
     text = keys_values(model.unet, sdteach.encode_text(model, "a boat").last_hidden_state[None])
     smallest = min(given.key.shape[-1] for given in text.values())
     assert smallest * 110**2 > 65504 > smallest**0.5 * 110**2
-    with reading(text, layer_grids(model.unet, 9, 9), 1) as maps:
+    with reading(text, (9, 9), 1) as maps:
         model.unet(torch.randn(1, 4, 9, 9).half(), 501, sdteach.encode_text(model, "a boat").last_hidden_state[None])
     for probabilities in maps.values():
         torch.testing.assert_close(probabilities, torch.full_like(probabilities, 1 / 77))

@@ -15,7 +15,7 @@ import sdteach
 from sdteach import cli, doctor
 from sdteach.picturebook.attention_truth import shipped
 
-from conftest import ROOT
+from conftest import ROOT, interrupted_after
 
 
 @pytest.fixture
@@ -112,19 +112,9 @@ def test_notes_name_unknown_and_dropped_words(sdteach_command):
     assert "longer than 77" in err
 
 
-def test_interrupted_it_keeps_what_it_has(sdteach_command, tmp_path, monkeypatch):
-    from sdteach import pipeline
-
-    predict, counted = pipeline.predict, []
-
-    def interrupted(*arguments):
-        counted.append(1)
-        if len(counted) > 2:
-            raise KeyboardInterrupt
-        return predict(*arguments)
-
-    monkeypatch.setattr(pipeline, "predict", interrupted)
-    status, _, err = sdteach_command("generate", "a boat", "--out", "a.png", "--trace", "t.safetensors", "--steps", 5)
+def test_interrupted_it_keeps_what_it_has(sdteach_command, tmp_path):
+    with interrupted_after(2):
+        status, _, err = sdteach_command("generate", "a boat", "--out", "a.png", "--trace", "t.safetensors", "--steps", 5)
     assert status == 130
     assert "Stopped early" in err
     assert len(sdteach.Trace.load(tmp_path / "t.safetensors").steps) == 2

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import sdteach
 from sdteach import pipeline
 
-from conftest import PICTUREBOOK, random_folder
+from conftest import PICTUREBOOK, interrupted_after, random_folder
 
 SCHEDULERS = [
     None, "PNDMScheduler", "DDIMScheduler", "DDPMScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler",
@@ -171,19 +171,10 @@ def test_any_size_in_eighths_works(model, rows, columns, guidance_scale):
 
 
 @pytest.mark.parametrize("calls", [1, 3])
-def test_an_interrupted_run_returns_what_it_has_and_leaves_no_trace_in_the_model(model, monkeypatch, calls, tmp_path):
+def test_an_interrupted_run_returns_what_it_has_and_leaves_no_trace_in_the_model(model, calls, tmp_path):
     whole = sdteach.generate(model, "a red car", steps=4)
     processors = {name: id(layer.processor) for name, layer in model.unet.named_modules() if hasattr(layer, "processor")}
-    predict, counted = pipeline.predict, []
-
-    def interrupted(*arguments):
-        counted.append(1)
-        if len(counted) > calls:
-            raise KeyboardInterrupt
-        return predict(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "predict", interrupted)
+    with interrupted_after(calls):
         partial = sdteach.generate(model, "a red car", steps=4)
     assert not partial.complete
     assert len(partial.steps) == calls
@@ -196,9 +187,8 @@ def test_an_interrupted_run_returns_what_it_has_and_leaves_no_trace_in_the_model
     assert np.array_equal(sdteach.generate(model, "a red car", steps=4).pixels, whole.pixels)
 
 
-def test_interrupted_before_the_first_step_it_has_nothing_to_return(model, monkeypatch):
-    monkeypatch.setattr(pipeline, "predict", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
+def test_interrupted_before_the_first_step_it_has_nothing_to_return(model):
+    with interrupted_after(0), pytest.raises(KeyboardInterrupt):
         sdteach.generate(model, "a boat", steps=2)
 
 
@@ -287,17 +277,9 @@ def test_attention_is_kept_as_asked_and_changes_nothing(random_model, collect):
     assert np.array_equal(trace.final_latents, plain.final_latents)
 
 
-def test_an_interrupted_run_sums_up_the_calls_that_it_made(random_model, monkeypatch):
-    predict, counted = pipeline.predict, []
-
-    def interrupted(*arguments):
-        counted.append(1)
-        if len(counted) > 2:
-            raise KeyboardInterrupt
-        return predict(*arguments)
-
-    monkeypatch.setattr(pipeline, "predict", interrupted)
-    trace = sdteach.generate(random_model, "a boat", steps=4, collect=("attention", "attention_sum"))
+def test_an_interrupted_run_sums_up_the_calls_that_it_made(random_model):
+    with interrupted_after(2):
+        trace = sdteach.generate(random_model, "a boat", steps=4, collect=("attention", "attention_sum"))
     assert len(trace.steps) == 2
     for name, maps in trace.attention_sum.items():
         np.testing.assert_allclose(maps, trace.steps[0].attention[name] + trace.steps[1].attention[name], atol=1e-6)

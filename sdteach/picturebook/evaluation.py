@@ -3,7 +3,7 @@
 The scenes and the prompts are fixed by the words that the checkpoint knows, and by nothing else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 from statistics import NormalDist
@@ -22,8 +22,8 @@ from ..trace import Trace
 from ..vae import image_to_latents, latents_to_image
 from .captions import OBJECT_WORDS, known_grammar, read, vocabulary
 from .judge import Judge, Seen, faults
-from .scenes import HELD_OUT_SEED, Scene, describe, draw
-from .world import WORLD
+from .scenes import HELD_OUT_SEED, Description, Scene, describe, draw
+from .world import WORLD, Grammar
 
 SCENES = 250
 PROMPTS = {"one_object": 80, "two_objects": 80, "held_out_pairs": 40}
@@ -67,7 +67,7 @@ def evaluate(model: StableDiffusion, judge: Judge, guidance_scale: float = 7.5) 
         raise ValueError(f"expected a checkpoint with CLIP's image tower and projection, got {model.name!r} without; picturebook has them")
     words = model.vocabulary or frozenset(vocabulary(WORLD))
     scenes = [draw(description) for description in islice(in_words(words, 0, None, known_grammar(words)), SCENES)]
-    copies = [copy_of(model, scene.picture) for scene in tqdm(scenes, "through the VAE and back")]
+    copies = [_copy(model, scene.picture) for scene in tqdm(scenes, "through the VAE and back")]
     judged = [(judge.look(scene.picture), judge.look(copy)) for scene, copy in tqdm([*zip(scenes, copies, strict=True)], "judging scenes")]
     requests = [read(scene.caption) for scene in scenes]
     painted, overlaps = [], []
@@ -102,20 +102,21 @@ def prompts(words: frozenset[str]) -> dict[str, list[str]]:
     return asked
 
 
-def in_words(words, start, objects, grammar):
-    """Scenes that were never trained on, from a seed on, whose captions need no other words."""
+def in_words(words: frozenset[str], start: int, objects: int | None, grammar: Grammar) -> Iterator[Description]:
+    """Scenes that were never trained on, from a seed on, of so many objects, whose captions need no other words."""
     for seed in count(HELD_OUT_SEED + start):
         description = describe(seed, objects=objects, grammar=grammar)
         if {*description.caption.replace(",", "").split()} <= words:
             yield description
 
 
-def says_all(caption):
+def says_all(caption: str) -> bool:
+    """Whether a caption leaves no colour open, and no relation."""
     request = read(caption)
     return all(thing.colour for thing in request.things) and request.relation != "and"
 
 
-def copy_of(model, picture):
+def _copy(model, picture):
     return np.asarray(latents_to_image(model, image_to_latents(model, Image.fromarray(picture)).mean))
 
 
@@ -136,11 +137,8 @@ def retrieved(model: StableDiffusion, scenes: Sequence[Scene]) -> list[bool]:
 
 def attention_iou(trace: Trace, seen: Seen, name: str) -> float | None:
     """Overlap (intersection over union) of where the word for an object was read and where it is; None if it is not there."""
-    thing = next((thing for thing in seen.things if thing.name == name), None)
-    if thing is None:
-        return None
-    place = word_for(trace.tokens, name)
-    return overlap(trace.heat_map(place), thing.mask, HEAT)
+    thing = seen.find(name)
+    return None if thing is None else overlap(trace.heat_map(word_for(trace.tokens, name)), thing.mask, HEAT)
 
 
 def word_for(tokens: Tokens, name: str) -> int:
@@ -149,10 +147,14 @@ def word_for(tokens: Tokens, name: str) -> int:
 
 
 def overlap(heat: Float32[np.ndarray, "_ _"], mask: Bool[np.ndarray, "height width"], threshold: float) -> float:
-    """Intersection over union of a mask and of where a heat map, brought to its size, is above a threshold."""
+    """`iou` of a mask and of where a heat map, brought to its size, is above a threshold."""
     stretched = Image.fromarray(heat).resize(mask.shape[::-1], Image.Resampling.BILINEAR)
-    read_at = np.asarray(stretched) > threshold
-    return float((read_at & mask).sum() / (read_at | mask).sum())
+    return iou(np.asarray(stretched) > threshold, mask)
+
+
+def iou(first: Bool[np.ndarray, "height width"], second: Bool[np.ndarray, "height width"]) -> float:
+    """Intersection over union of two masks, of which at least one is not empty."""
+    return float((first & second).sum() / (first | second).sum())
 
 
 def share(right: Sequence[bool]) -> Measure:

@@ -56,6 +56,10 @@ class Seen:
     place: str
     style: str
 
+    def find(self, name: str) -> SeenThing | None:
+        """The largest thing of this name, None if there is none."""
+        return next((thing for thing in self.things if thing.name == name), None)
+
 
 class Eyes(nn.Module):
     """The two networks of the judge."""

@@ -9,7 +9,8 @@ from jaxtyping import Bool, Float32, UInt8
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from .style import SMALL, Page, as_array, wrapped
+from .pictures import captioned
+from .style import Page, as_array
 
 STRENGTH = 0.72
 
@@ -27,15 +28,10 @@ def heat_maps(
     if not len(maps) == len(captions) == len(pictures) > 0 or (outlines is not None and len(outlines) != len(maps)):
         raise ValueError(f"expected a picture, a caption and at most one outline for each map, at least one, got {len(pictures)}, "
                          f"{len(captions)} and {0 if outlines is None else len(outlines)} for {len(maps)}")  # fmt: skip
-    gap = 0.07
     tall = cell * pictures[0].shape[0] / pictures[0].shape[1]
-    texts = ["\n".join(wrapped(caption, cell - 2 * gap, SMALL)) for caption in captions]
-    row_height = tall + 0.15 + 0.2 * max(text.count("\n") + 1 for text in texts)
-    page = Page(cell * min(columns, len(maps)), row_height * -(-len(maps) // columns), f"Heat maps over pictures: {'; '.join(captions)}")
-    for index, (picture, heat, text) in enumerate(zip(pictures, maps, texts, strict=True)):
-        row, column = divmod(index, columns)
-        left, down = column * cell + gap, row * row_height + gap
-        under = draw_heat(page, picture, heat, left, down, cell - 2 * gap, tall - 2 * gap, text, strength)
+    page, places = captioned(captions, columns, cell, tall, f"Heat maps over pictures: {'; '.join(captions)}")
+    for index, (picture, heat, place) in enumerate(zip(pictures, maps, places, strict=True)):
+        under = draw_heat(page, picture, heat, *place, strength)
         if outlines is not None:
             under.axes.contour(outlines[index], levels=[0.5], colors=["black"], linewidths=3.0)
             under.axes.contour(outlines[index], levels=[0.5], colors=["white"], linewidths=1.5)

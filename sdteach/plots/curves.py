@@ -29,8 +29,8 @@ def curves(x, named: Mapping[str, object], x_name: str, y_name: str, title: str)
     return page.figure
 
 
-def intervals(measures: Mapping[str, object], x_name: str, title: str, bound: tuple[float, float] = (0.0, 1.0)) -> Figure:
-    """Measures by name, each a dot at its `value` with its interval from `low` to `high`, one beneath the other.
+def intervals(measures: Mapping[str, object], x_name: str, title: str) -> Figure:
+    """Measures of 0..1 by name, each a dot at its `value` with its interval from `low` to `high`, one beneath the other.
 
     Raises ValueError if there is none.
     """
@@ -40,13 +40,13 @@ def intervals(measures: Mapping[str, object], x_name: str, title: str, bound: tu
     left = 0.5 + max(width_of(fit(name, 4.6)) for name in measures)
     page = Page(left + 5.6, 1.7 + 0.42 * len(measures), f"{title}. {x_name}: {told}.")
     page.text(0.3, 0.4, title, TITLE, fontweight="bold")
-    axes = page.panel(left, 0.75, 5.2, 0.42 * len(measures), x_name, "", xlim=bound, ylim=(len(measures) - 0.5, -0.5))
+    axes = page.panel(left, 0.75, 5.2, 0.42 * len(measures), x_name, "", xlim=(0, 1), ylim=(len(measures) - 0.5, -0.5))
     axes.set_yticks(range(len(measures)), [fit(name, 4.6) for name in measures], fontsize=BODY, color=theme().ink, parse_math=False)
     axes.tick_params(axis="y", length=0)
     for row, measure in enumerate(measures.values()):
         axes.plot([measure.low, measure.high], [row, row], color=theme().cycle[0], linewidth=3.0, linestyle="-", solid_capstyle="round")
         axes.plot(measure.value, row, marker="o", color=theme().cycle[0], markersize=11, linestyle="")
-        end, away, side = (measure.low, -9, "right") if measure.value > sum(bound) / 2 else (measure.high, 9, "left")
+        end, away, side = (measure.low, -9, "right") if measure.value > 0.5 else (measure.high, 9, "left")
         axes.annotate(f"{measure.value:.2f}", (end, row), (away, 0), textcoords="offset points", ha=side, va="center", fontsize=SMALL,
                       color=theme().ink)  # fmt: skip
     return page.figure

@@ -13,15 +13,23 @@ def picture_grid(pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], captions: Seque
     """Pictures with their captions beneath, row by row. Raises ValueError unless there is one caption for each picture."""
     if len(pictures) != len(captions) or not captions:
         raise ValueError(f"expected as many captions as pictures, at least one, got {len(captions)} and {len(pictures)}")
-    rows, cell, gap = -(-len(pictures) // columns), 2.0, 0.07
-    texts = ["\n".join(wrapped(caption, cell - 2 * gap, SMALL)) for caption in captions]
-    row_height = cell + 0.15 + 0.2 * max(text.count("\n") + 1 for text in texts)
-    page = Page(cell * min(columns, len(pictures)), row_height * rows, f"{len(pictures)} pictures: {'; '.join(captions)}")
-    for index, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
-        row, column = divmod(index, columns)
-        edge = cell - 2 * gap
-        page.picture(picture, column * cell + gap, row * row_height + gap, edge, edge, text, aspect="equal")
+    page, places = captioned(captions, columns, 2.0, 2.0, f"{len(pictures)} pictures: {'; '.join(captions)}")
+    for picture, (*place, text) in zip(pictures, places, strict=True):
+        page.picture(picture, *place, text, aspect="equal")
     return page.figure
+
+
+def captioned(
+    captions: Sequence[str], columns: int, wide: float, tall: float, alt: str
+) -> tuple[Page, list[tuple[float, float, float, float, str]]]:
+    """A page of cells, row by row, so many inches `wide` and `tall`, with room for the captions beneath them: for each cell left,
+    down, width and height of its picture, and its caption in lines."""
+    gap = 0.07
+    texts = ["\n".join(wrapped(caption, wide - 2 * gap, SMALL)) for caption in captions]
+    row_height = tall + 0.15 + 0.2 * max(text.count("\n") + 1 for text in texts)
+    page = Page(wide * min(columns, len(texts)), row_height * -(-len(texts) // columns), alt)
+    corners = [(index % columns * wide + gap, index // columns * row_height + gap) for index in range(len(texts))]
+    return page, [(*corner, wide - 2 * gap, tall - 2 * gap, text) for corner, text in zip(corners, texts, strict=True)]
 
 
 def latent_channels(latents, title: str = "latents") -> Figure:

@@ -32,6 +32,8 @@ def unet_map(features: Mapping[str, object], colours: Callable[[object], object]
     bottom = tops[levels - 1] + tall[levels - 1] + 0.65
     if "middle" in features:
         _level(page, features["middle"], colours, 4.8 - 0.55, bottom, 1.1)
+        page.arrow((left + edge / 2, bottom - 0.3), (4.15, bottom + 0.55), "arc3,rad=0.25")
+        page.arrow((5.45, bottom + 0.55), (right + edge / 2, bottom - 0.3), "arc3,rad=0.25")
         page.text(4.8, bottom - 0.15, "middle", SMALL, theme().quiet, ha="center")
     page.text(0.5, 0.95, "down: what is there?", BODY, theme().quiet)
     page.text(9.1, 0.95, "up: where is it?", BODY, theme().quiet, ha="right")

@@ -15,7 +15,7 @@ from .stages import (
     token_explorer,
     vae_explorer,
     vector_explorer,
-)  # fmt: skip
+)
 
 __all__ = [
     "Explorer", "LiveExplorer", "TextExplorer", "attention_explorer", "guidance_dial", "latent_explorer", "noise_explorer",

@@ -91,8 +91,9 @@ def _control(name, values, follows_the_hand):
     look = {"description": name, "style": {"description_width": "7em"}}
     if not all(isinstance(value, str) for value in values):
         return SelectionSlider(options=values, continuous_update=follows_the_hand, layout=Layout(width="28em"), **look)
-    look["style"] |= {} if len(values) > BUTTONS else {"button_width": "auto"}
-    return Dropdown(options=values, **look) if len(values) > BUTTONS else ToggleButtons(options=values, **look)
+    if len(values) > BUTTONS:
+        return Dropdown(options=values, **look)
+    return ToggleButtons(options=values, description=name, style=look["style"] | {"button_width": "auto"})
 
 
 class TextExplorer(_Shown):
