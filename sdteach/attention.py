@@ -81,24 +81,24 @@ def keys_values(unet: torch.nn.Module, text: Float[Tensor, "rows places features
 
 
 @contextmanager
-def reading(text: Mapping[str, KeysValues], grid: tuple[int, int], watched: int) -> Iterator[dict[str, Tensor]]:
+def reading(text: Mapping[str, KeysValues], grid: tuple[int, int], prompts: int, watch: bool = True) -> Iterator[dict[str, Tensor]]:
     """Let the UNet read `text` and record what it reads while it runs inside the `with`.
 
     Yields a dict that fills as the layers run: name -> probabilities (rows, heads, places, height, width) of the last
-    `watched` rows of the batch, the ones with the prompt, in float32. They sum to one over the places. `grid` is the
-    height and width of the latents. On the way out the UNet is as it was, whatever happened; RuntimeError if some layer was
-    not seen.
+    `prompts` rows of the batch, the ones with a prompt, in float32. They sum to one over the places. `grid` is the
+    height and width of the latents. Without `watch` the dict stays empty and nothing is computed for it. On the way out the
+    UNet is as it was, whatever happened; RuntimeError if some layer was not seen.
     """
     before = {name: given.layer.processor for name, given in text.items()}
     maps = {}
     try:
         for name, given in text.items():
-            given.layer.set_processor(_Reader(name, given, _grid(given.level, *grid), watched, _edits(before[name]), maps))
+            given.layer.set_processor(_Reader(name, given, _grid(given.level, *grid), prompts, watch, _edits(before[name]), maps))
         yield maps
     finally:
         for name, given in text.items():
             given.layer.set_processor(before[name])
-    if missing := text.keys() - maps.keys():
+    if watch and (missing := text.keys() - maps.keys()):
         raise RuntimeError(f"expected to see {len(text)} cross-attention layers at work, saw nothing of {sorted(missing)}; "
                            "this version of diffusers runs its attention in another way")  # fmt: skip
 
@@ -106,20 +106,22 @@ def reading(text: Mapping[str, KeysValues], grid: tuple[int, int], watched: int)
 class _Reader:
     """An attention processor: diffusers' own computation on given keys and values, the probabilities taken beside it."""
 
-    def __init__(self, name, given, grid, watched, edits, maps):
-        self.name, self.given, self.grid, self.watched, self.edits, self.maps = name, given, grid, watched, edits, maps
+    def __init__(self, name, given, grid, prompts, watch, edits, maps):
+        self.name, self.given, self.grid, self.prompts, self.watch, self.edits, self.maps = name, given, grid, prompts, watch, edits, maps
 
     def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None):
         query = _split_heads(attn, attn.to_q(hidden_states))
-        # softmax(Q K^T / sqrt(d))
-        probabilities = (query[-self.watched :] @ self.given.asked[-self.watched :]).softmax(-1, dtype=torch.float32)
         read = scaled_dot_product_attention(query, self.given.key, self.given.value)
-        if self.edits:
+        if self.watch or self.edits:
+            # softmax(Q K^T / sqrt(d))
+            probabilities = (query[-self.prompts :] @ self.given.asked[-self.prompts :]).softmax(-1, dtype=torch.float32)
             for edit in self.edits:
                 probabilities = edit(self.name, self.grid, probabilities)
-            edited = probabilities.to(read.dtype) @ self.given.value[-self.watched :]
-            read = torch.cat([read[: -self.watched], edited])
-        self.maps[self.name] = probabilities.transpose(2, 3).unflatten(3, self.grid)
+            if self.edits:
+                edited = probabilities.to(read.dtype) @ self.given.value[-self.prompts :]
+                read = torch.cat([read[: -self.prompts], edited])
+            if self.watch:
+                self.maps[self.name] = probabilities.transpose(2, 3).unflatten(3, self.grid)
         out = attn.to_out[1](attn.to_out[0](read.transpose(1, 2).flatten(2).to(query.dtype)))
         if attn.residual_connection:
             out = out + hidden_states

@@ -1,6 +1,6 @@
 """Stage 2: tokens become text features, in CLIP's text tower (Radford et al., 2021); and pictures in its other one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -66,6 +66,38 @@ def cosine_similarity(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Float
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
         raise ValueError(f"expected (n, d) and (m, d), got {tuple(a.shape)} and {tuple(b.shape)}; one vector v is v[None]")
     return torch.nn.functional.normalize(a.float()) @ torch.nn.functional.normalize(b.float()).T
+
+
+def slerp(first: Float[Tensor, "n *d"], second: Float[Tensor, "n *d"], share: float) -> Float[Tensor, "n *d"]:
+    """From every row of `first` (share 0) to that of `second` (share 1) along the arc between them (Shoemake, 1985).
+
+    Halfway between two noises the mean is too short by the square root of two; the arc keeps what the UNet expects.
+
+    >>> slerp(torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 3.0]]), 0.5)
+    tensor([[2.1213, 2.1213]])
+
+    Raises ValueError for shapes that differ or a share outside 0..1.
+    """
+    if first.shape != second.shape or not 0 <= share <= 1:
+        raise ValueError(f"expected two of one shape and a share from 0 to 1, got {tuple(first.shape)}, {tuple(second.shape)} and {share}")
+    rows = [given.flatten(1).double() for given in (first, second)]
+    cosines = torch.nn.functional.cosine_similarity(*rows).clamp(-1, 1)
+    angle = cosines.arccos()[:, None]
+    straight = angle.sin() < 1e-4  # along one line there is no arc
+    weights = [torch.where(straight, part, (part * angle).sin() / angle.sin()) for part in (1 - share, share)]
+    return (weights[0] * rows[0] + weights[1] * rows[1]).to(first).view_as(first)
+
+
+def between(first: TextFeatures, second: TextFeatures, share: float) -> TextFeatures:
+    """A text between two, by `slerp` at every place; the words and the places of words are the first one's."""
+    told = f"{first.tokens.text} ({1 - share:.0%}), {second.tokens.text} ({share:.0%})"
+    return TextFeatures(
+        replace(first.tokens, text=told),
+        slerp(first.last_hidden_state, second.last_hidden_state, share),
+        slerp(first.layers.flatten(0, 1), second.layers.flatten(0, 1), share).view_as(first.layers),
+        slerp(first.pooled[None], second.pooled[None], share)[0],
+        None if first.projected is None else slerp(first.projected[None], second.projected[None], share)[0],
+    )
 
 
 @dataclass(frozen=True, eq=False, repr=False)

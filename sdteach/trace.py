@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from .pictures import checked_layout
 from .records import Record, StepRecord, Tokens, heat_map
 
-VERSION = 2
+VERSION = 3
 _PER_STEP = ("latents", "noise", "noise_text", "noise_uncond", "predicted_x0")
 _ATTENTION = ("attention", "attention_heads")
 _FACTS = {"prompt": str, "negative_prompt": str, "model": str, "scheduler": str, "guidance_scale": (int, float), "seed": int,
@@ -30,7 +31,8 @@ class Trace(Record):
 
     `text` is the last hidden state that the UNet read; `final_latents` are what the VAE decoded; `pixels` the
     picture. `complete` is False where the run was interrupted: then the picture is the last predicted one. `attention_sum`
-    is what a step's `attention` is, summed over all steps.
+    is what a step's `attention` is, summed over all steps. `start` is the picture that the run began with, `mask` True where it
+    was painted anew, `strength` the share of the steps; `layout` has words and their boxes; None where the run had none.
     """
 
     prompt: str
@@ -48,6 +50,10 @@ class Trace(Record):
     pixels: UInt8[np.ndarray, "height width 3"]
     steps: tuple[StepRecord, ...]
     attention_sum: Mapping[str, Float32[np.ndarray, "_ _ _"]] | None = None
+    start: UInt8[np.ndarray, "height width 3"] | None = None
+    mask: Bool[np.ndarray, "height width"] | None = None
+    strength: float | None = None
+    layout: Mapping[str, tuple[float, float, float, float]] | None = None
 
     @property
     def image(self) -> Image.Image:
@@ -153,10 +159,12 @@ def _to_bytes(trace):
             arrays |= {f"{part}.{layer}": np.stack([getattr(step, part)[layer] for step in steps]) for layer in layers}
     arrays |= {f"attention_sum.{layer}": maps for layer, maps in (trace.attention_sum or {}).items()}
     arrays |= {f"preview.{step.index:04}": step.preview for step in steps if step.preview is not None}
+    arrays |= {name: getattr(trace, name) for name in ("start", "mask") if getattr(trace, name) is not None}
     facts = {name: getattr(trace, name) for name in _FACTS}
     facts["tokens"] = {name: getattr(trace.tokens, name) for name in ("text", "pieces", "words", "end", "dropped")}
     facts["layers"] = list(trace.layers)  # safetensors keeps no order
     facts["timesteps"] = [step.timestep for step in steps]
+    facts |= {"strength": trace.strength, "layout": trace.layout}
     # One metadata key, since safetensors writes several in random order; the digest covers every other byte of the file.
     metadata = {"sdteach": json.dumps({"version": VERSION, "sha256": _UNSIGNED, **facts})}
     unsigned = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata)
@@ -217,7 +225,9 @@ def _assemble(facts, arrays):
     )  # fmt: skip
     return Trace(**{name: facts[name] for name in _FACTS}, tokens=tokens, text=arrays["text"],
                  final_latents=arrays["final_latents"], pixels=arrays["pixels"], steps=steps,
-                 attention_sum=_of_layers(arrays, "attention_sum", told_layers) or None)  # fmt: skip
+                 attention_sum=_of_layers(arrays, "attention_sum", told_layers) or None,
+                 start=arrays.get("start"), mask=arrays.get("mask"), strength=facts["strength"],
+                 layout=facts["layout"] and {word: tuple(box) for word, box in facts["layout"].items()})  # fmt: skip
 
 
 def _of_layers(arrays, part, layers):
@@ -247,8 +257,13 @@ def _check(trace):
                          for layers in (trace.attention_sum, *(step.attention for step in steps)) for maps in (layers or {}).values()),
         "attention_heads": all(maps.dtype == np.float32 and maps.ndim == 4 and maps.shape[1] == tokens.end + 2
                                for step in steps for maps in (step.attention_heads or {}).values()),
+        "start": trace.start is None or (trace.start.dtype == np.uint8 and trace.start.shape == trace.pixels.shape),
+        "mask": trace.mask is None or (trace.mask.dtype == bool and trace.mask.shape == (trace.height, trace.width)),
+        "strength": trace.strength is None or (isinstance(trace.strength, float) and 0 < trace.strength <= 1),
         "preview": all(step.preview.dtype == np.uint8 and step.preview.ndim == 3 for step in steps if step.preview is not None),
     }  # fmt: skip
+    if trace.layout is not None:
+        checked_layout(trace.layout)
     wrong = [name for name, fit in fits.items() if not fit]
     if wrong:
         raise ValueError(f"{', '.join(wrong)}: the shapes or types do not fit the run they describe")

@@ -1,14 +1,15 @@
 """Stage 6: one guided noise prediction, taken apart (Ho et al., 2020; Ho & Salimans, 2022; Ronneberger et al., 2015)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from numbers import Real
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import adaptive_max_pool2d
 
 from .attention import KeysValues, keys_values, reading
 from .model import StableDiffusion
@@ -24,14 +25,14 @@ class UNetStep(Record):
     `model_output` is the guided output as the sampler takes it: the noise itself, or for a v-prediction checkpoint the
     velocity. `predicted_x0` are the clean latents it implies. `attention_heads` maps each cross-attention layer to its
     probabilities for the prompt, (heads, places, h, w), summing to one over the places; `attention` is their mean over
-    the heads, (places, h, w).
+    the heads, (places, h, w). There is one row, or of a batch one for each prompt; a batch is not watched and has no attention.
     """
 
-    noise_uncond: Float[Tensor, "1 channels height width"] | None
-    noise_text: Float[Tensor, "1 channels height width"]
-    noise: Float[Tensor, "1 channels height width"]
-    predicted_x0: Float[Tensor, "1 channels height width"]
-    model_output: Float[Tensor, "1 channels height width"]
+    noise_uncond: Float[Tensor, "rows channels height width"] | None
+    noise_text: Float[Tensor, "rows channels height width"]
+    noise: Float[Tensor, "rows channels height width"]
+    predicted_x0: Float[Tensor, "rows channels height width"]
+    model_output: Float[Tensor, "rows channels height width"]
     attention_heads: dict[str, Float[Tensor, "_ places _ _"]]
 
     @property
@@ -42,33 +43,35 @@ class UNetStep(Record):
 
 @dataclass(frozen=True, eq=False)
 class Conditioning:
-    """The text as the UNet reads it: one row for the prompt, and before it one for the negative prompt if guided.
+    """The text as the UNet reads it: a row for each prompt, and before them, if guided, as many for the negative prompt.
 
-    `guidance_embedding` is for checkpoints distilled for few steps, which take the scale as an input; else None.
+    `prompts` counts the rows with a prompt. `guidance_embedding` is for checkpoints distilled for few steps, which take the scale
+    as an input; else None.
     """
 
     embeddings: Float[Tensor, "rows places features"]
     keys_values: dict[str, KeysValues]
+    prompts: int
     guidance_scale: float
     guidance_embedding: Float[Tensor, "1 size"] | None
 
     @property
     def guided(self) -> bool:
-        return len(self.embeddings) == 2
+        return len(self.embeddings) > self.prompts
 
 
 @torch.no_grad()
-def condition(model: StableDiffusion, text: TextFeatures, negative: TextFeatures | None, guidance_scale: float) -> Conditioning:
-    """Prepare the text for the UNet. Guidance is on if the scale is above 1, unless the UNet takes the scale as input.
+def condition(model: StableDiffusion, texts: Sequence[TextFeatures], negative: TextFeatures | None, guidance_scale: float) -> Conditioning:
+    """Prepare texts for the UNet. Guidance is on if the scale is above 1, unless the UNet takes the scale as input.
 
     Raises ValueError if guidance is on and there is no negative text; that of the empty prompt is the usual one.
     """
     guided = guidance_scale > 1 and model.unet.config.time_cond_proj_dim is None
     if guided and negative is None:
         raise ValueError("expected text features of a negative prompt for guidance above 1, got None; use encode_text(model, '')")
-    rows = [negative.last_hidden_state, text.last_hidden_state] if guided else [text.last_hidden_state]
-    embeddings = torch.stack(rows)
-    return Conditioning(embeddings, keys_values(model.unet, embeddings), float(guidance_scale), _guidance_embedding(model, guidance_scale))
+    embeddings = torch.stack([text.last_hidden_state for text in ([negative] * len(texts) if guided else []) + [*texts]])
+    return Conditioning(embeddings, keys_values(model.unet, embeddings), len(texts), float(guidance_scale),
+                        _guidance_embedding(model, guidance_scale))  # fmt: skip
 
 
 def unet_step(
@@ -79,14 +82,20 @@ def unet_step(
 
     guided = uncond + guidance_scale (text - uncond): Ho & Salimans, 2022, equation 6, with w + 1 written as one number.
     """
-    return predict(model, latents, timestep, condition(model, text, negative, guidance_scale))
+    return predict(model, latents, timestep, condition(model, [text], negative, guidance_scale))
 
 
 @torch.no_grad()
-def predict(model: StableDiffusion, latents: Tensor, timestep: int | float | Tensor, conditioning: Conditioning) -> UNetStep:
-    """`unet_step` for text that is prepared already, as the loop prepares it once for all steps."""
+def predict(
+    model: StableDiffusion, latents: Float[Tensor, "rows channels height width"], timestep: int | float | Tensor,
+    conditioning: Conditioning, watch: bool = True,
+) -> UNetStep:  # fmt: skip
+    """`unet_step` for texts that are prepared already, as the loop prepares them once for all steps.
+
+    Without `watch` the step has no attention, and none is computed. Of a batch it must not be watched.
+    """
     batch = torch.cat([latents] * 2) if conditioning.guided else latents
-    with reading(conditioning.keys_values, tuple(latents.shape[2:]), 1) as attention:
+    with reading(conditioning.keys_values, tuple(latents.shape[2:]), conditioning.prompts, watch) as attention:
         output = model.unet(batch, timestep, encoder_hidden_states=conditioning.embeddings,
                             timestep_cond=conditioning.guidance_embedding, return_dict=False)[0]  # fmt: skip
     uncond, text = output.chunk(2) if conditioning.guided else (None, output)
@@ -95,6 +104,44 @@ def predict(model: StableDiffusion, latents: Tensor, timestep: int | float | Ten
     noises = [None if part is None else _noise(model, part, latents, kept) for part in (uncond, text, guided)]
     predicted_x0 = (latents - (1 - kept) ** 0.5 * noises[2]) / kept**0.5
     return UNetStep(*noises, predicted_x0, guided, {name: rows[0] for name, rows in attention.items()})
+
+
+def corrected(model: StableDiffusion, step: UNetStep, latents: Tensor, timestep: int | float | Tensor, x0: Tensor) -> UNetStep:
+    """The step as if it had predicted `x0`: its noise, and its output in the checkpoint's own terms, follow from that."""
+    kept = alpha_cumprod_at(model.scheduler, timestep).to(latents)
+    noise = (latents - kept**0.5 * x0) / (1 - kept) ** 0.5
+    velocity = model.scheduler.config.prediction_type == "v_prediction"
+    output = kept**0.5 * noise - (1 - kept) ** 0.5 * x0 if velocity else noise
+    return replace(step, noise=noise, predicted_x0=x0, model_output=output)
+
+
+def drawn_to(
+    model: StableDiffusion, latents: Float[Tensor, "1 channels height width"], timestep: int | float | Tensor,
+    conditioning: Conditioning, layout: Mapping[tuple[int, ...], Bool[Tensor, "_ _"]], strength: float,
+) -> Tensor:  # fmt: skip
+    """Latents moved a little, so that what is read at some places of the prompt is read inside of a region.
+
+    For each entry of `layout`, places and a mask, the share of the reading that happens outside is squared (Chen et al., 2024,
+    "backward guidance"), averaged over layers and entries, and lessened along the gradient; of that the step is `strength`
+    standard deviations. `conditioning` is that of one prompt without guidance. Layers that see fewer than 4 x 4 positions are
+    left out.
+    """
+    with torch.enable_grad():
+        moving = latents.detach().float().requires_grad_()
+        with reading(conditioning.keys_values, tuple(latents.shape[2:]), 1) as attention:
+            model.unet(moving.to(latents.dtype), timestep, encoder_hidden_states=conditioning.embeddings,
+                       timestep_cond=conditioning.guidance_embedding)  # fmt: skip
+        outside = []
+        for maps in attention.values():
+            mean = maps[0].mean(0)
+            if min(mean.shape[1:]) < 4:
+                continue
+            for places, mask in layout.items():
+                region = adaptive_max_pool2d(mask.float()[None], mean.shape[1:])[0].to(mean)
+                read = mean[list(places)].sum(0)
+                outside.append((1 - (read * region).sum() / read.sum()) ** 2)
+        gradient = torch.autograd.grad(torch.stack(outside).mean(), moving)[0]
+    return (latents - strength * gradient / gradient.std().clamp(min=1e-12)).to(latents.dtype)
 
 
 def _noise(model, output, latents, kept):

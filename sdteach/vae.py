@@ -23,8 +23,8 @@ class LatentDistribution(Record):
 
 
 @torch.no_grad()
-def image_to_latents(model: StableDiffusion, picture: Image.Image, seed: int = 0) -> LatentDistribution:
-    """Encode `picture`; `seed` fixes the sample. Height and width must be multiples of 8, else ValueError."""
+def image_to_latents(model: StableDiffusion, picture: Image.Image, seed: int | torch.Generator = 0) -> LatentDistribution:
+    """Encode `picture`; `seed` fixes the sample, or is what it is drawn with. Height and width must be multiples of 8, else ValueError."""
     factor = model.vae_scale_factor
     if picture.width % factor or picture.height % factor:
         nearest = tuple(max(1, round(edge / factor)) * factor for edge in picture.size)
@@ -32,18 +32,23 @@ def image_to_latents(model: StableDiffusion, picture: Image.Image, seed: int = 0
                          f"the nearest is picture.resize({nearest})")  # fmt: skip
     pixels = VaeImageProcessor(vae_scale_factor=factor).preprocess(picture.convert("RGB")).to(model.device, model.dtype)
     posterior = model.vae.encode(pixels).latent_dist
+    generator = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
+    noise = torch.randn(posterior.mean.shape, generator=generator).to(posterior.mean)
     scale = model.vae.config.scaling_factor
-    mean, std = posterior.mean * scale, posterior.std * scale
-    noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed)).to(mean)
-    return LatentDistribution(mean, std, mean + std * noise)
+    return LatentDistribution(posterior.mean * scale, posterior.std * scale, (posterior.mean + posterior.std * noise) * scale)
 
 
-@torch.no_grad()
 def latents_to_image(model: StableDiffusion, latents: Float[Tensor | np.ndarray, "1 channels height width"]) -> Image.Image:
     """Decode latents that are scaled for the UNet. Raises ValueError for any other shape than (1, channels, h, w)."""
     channels = model.vae.config.latent_channels
     if latents.ndim != 4 or latents.shape[:2] != (1, channels):
         raise ValueError(f"expected latents of shape (1, {channels}, height/8, width/8), got {tuple(latents.shape)}")
+    return latents_to_images(model, latents)[0]
+
+
+@torch.no_grad()
+def latents_to_images(model: StableDiffusion, latents: Float[Tensor | np.ndarray, "rows channels height width"]) -> list[Image.Image]:
+    """Decode a batch of latents, all at once."""
     latents = torch.as_tensor(latents).to(model.device, model.dtype)
     decoded = model.vae.decode(latents / model.vae.config.scaling_factor).sample
-    return VaeImageProcessor(vae_scale_factor=model.vae_scale_factor).postprocess(decoded)[0]
+    return VaeImageProcessor(vae_scale_factor=model.vae_scale_factor).postprocess(decoded)

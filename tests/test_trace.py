@@ -171,7 +171,7 @@ def test_another_version_and_extra_tensors_are_refused(trace, tmp_path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(trace_module, "VERSION", 99)
         other = trace_module._to_bytes(trace)
-    refused(tmp_path, other, "expected version 2, got 99")
+    refused(tmp_path, other, "expected version 3, got 99")
     with monkeypatch.context() as patch:
         patch.setattr(trace_module, "save", lambda arrays, metadata: save(arrays | {"extra": np.zeros(3, np.float32)}, metadata))
         other = trace_module._to_bytes(trace)
