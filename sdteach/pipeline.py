@@ -37,7 +37,7 @@ PARTS = {
 PREVIEWS = 8
 MOST_ATTENTION = 4 * 2**30  # bytes of attention maps that a trace may hold
 IMAGE_STRENGTH, SMALL_STRENGTH = 0.8, 0.3
-LAYOUT_SHARE, LAYOUT_STRENGTH = 0.4, 0.05  # of the steps that are drawn to a layout, and how far
+LAYOUT_SHARE, LAYOUT_STRENGTH = 0.3, 0.05  # of the steps that are drawn to a layout, and how far
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -1,0 +1,114 @@
+"""How well the loop does its other tasks on picturebook, where the truth is known: small pictures made large, and layouts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from PIL import Image
+from tqdm.auto import tqdm
+
+from ..model import StableDiffusion
+from ..pictures import Box, back_projected, box_mask
+from ..pipeline import generate
+from ..tokenizer import tokenize
+from ..vae import image_to_latents, latents_to_image
+from .captions import known_grammar, read, vocabulary
+from .evaluation import Measure, average, in_words, iou, psnr, says_all, word_for
+from .judge import Judge, Seen
+from .scenes import Scene, draw
+from .world import RELATIONS, WORLD
+
+STEPS, GUIDANCE = 20, 2.0  # of the enlarging
+
+
+def scenes_for(model: StableDiffusion, number: int) -> list[Scene]:
+    """Scenes that were never trained on, in the checkpoint's words."""
+    words = model.vocabulary or frozenset(vocabulary(WORLD))
+    return [draw(description) for description in islice(in_words(words, 80_000, None, known_grammar(words)), number)]
+
+
+def shrunk(scene: Scene, factor: int = 4) -> Image.Image:
+    """The scene's picture, each square of pixels made its mean."""
+    return scene.image.reduce(factor)
+
+
+def enlarged(model: StableDiffusion, scene: Scene, seed: int = 0, factor: int = 4) -> dict[str, Image.Image]:
+    """A scene shrunk by `factor` and made large again: by bicubic interpolation; that through the VAE, to see what the VAE
+    alone does; by the loop, told the caption; that with the small picture's pixels put back. And the scene itself through the
+    VAE, better than which the loop cannot be."""
+    small = shrunk(scene, factor)
+    bicubic = small.resize(scene.image.size, Image.Resampling.BICUBIC)
+    trace = generate(model, scene.caption, steps=STEPS, guidance_scale=GUIDANCE, seed=seed, small=small, collect=(),
+                     height=scene.image.height, width=scene.image.width)  # fmt: skip
+    through_vae, ceiling = (latents_to_image(model, image_to_latents(model, image).mean) for image in (bicubic, scene.image))
+    return {"bicubic": bicubic, "bicubic through the VAE": through_vae, "the loop": trace.image,
+            "the loop, pixels put back": back_projected(trace.image, small), "the VAE's ceiling": ceiling}  # fmt: skip
+
+
+def enlarging_truth(model: StableDiffusion, scenes: Sequence[Scene]) -> dict[str, Measure]:
+    """PSNR in dB of each way in `enlarged` against the scenes as they were drawn."""
+    decibels = {}
+    for seed, scene in enumerate(tqdm(scenes, "enlarging")):
+        for way, image in enlarged(model, scene, seed).items():
+            decibels.setdefault(way, []).append(psnr(scene.picture, np.asarray(image)))
+    return {way: average(values) for way, values in decibels.items()}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A caption and where its things are to go: their names as the world has them, and the boxes."""
+
+    caption: str
+    boxes: dict[str, Box]
+
+
+def layouts(model: StableDiffusion, number: int, objects: int) -> list[Layout]:
+    """Captions of one object with a box somewhere, or of two with boxes that fit their relation."""
+    words = model.vocabulary or frozenset(vocabulary(WORLD))
+    captions = (description.caption for description in in_words(words, 90_000 + 10_000 * objects, objects, known_grammar(words).taught()))
+    rng = np.random.default_rng(objects)
+    return [Layout(caption, _boxes(rng, caption)) for caption in islice(filter(says_all, captions), number)]
+
+
+def _boxes(rng, caption):
+    request, edge = read(caption), 0.44
+    names = [thing.name for thing in request.things]
+    if len(names) == 1:
+        left, top = rng.uniform(0.03, 0.97 - edge, 2)
+        return {names[0]: (left, top, left + edge, top + edge)}
+    way = np.array(RELATIONS[request.relation])
+    corners = [0.5 - edge / 2 + sign * 0.24 * way for sign in (1, -1)]
+    return {name: (*corner, *(corner + edge)) for name, corner in zip(names, corners, strict=True)}
+
+
+def laid_out(model: StableDiffusion, layout: Layout, seed: int, led: bool, **settings) -> Image.Image:
+    """The caption's picture, `led` by the layout or left free, from the same noise."""
+    tokens = tokenize(model, layout.caption)
+    boxes = {tokens.words[word_for(tokens, name)]: box for name, box in layout.boxes.items()}
+    return generate(model, layout.caption, seed=seed, layout=boxes if led else None, collect=(), **settings).image
+
+
+def in_box(seen: Seen, name: str, box: Box) -> float:
+    """Intersection over union of a box and of that around the thing the judge saw, 0 if it saw none."""
+    thing = seen.find(name)
+    if thing is None:
+        return 0.0
+    return iou(np.outer(_between_ends(thing.mask.any(1)), _between_ends(thing.mask.any(0))), box_mask(box, *thing.mask.shape))
+
+
+def _between_ends(hit):
+    """True from the first True to the last."""
+    return np.maximum.accumulate(hit) & np.maximum.accumulate(hit[::-1])[::-1]
+
+
+def layout_truth(model: StableDiffusion, judge: Judge, cases: Sequence[Layout], steps: int = 25) -> dict[str, dict[str, Measure]]:
+    """How well things lie in their boxes (`in_box`), and how many of them were found: with the layout and without."""
+    found = {}
+    for seed, case in enumerate(tqdm(cases, "laying out")):
+        for way, led in (("free", False), ("led", True)):
+            seen = judge.look(np.asarray(laid_out(model, case, seed, led, steps=steps)))
+            for name, box in case.boxes.items():
+                found.setdefault(way, []).append((in_box(seen, name, box), seen.find(name) is not None))
+    return {way: {"overlap": average([one for one, _ in pairs]), "found": average([float(two) for _, two in pairs])}
+            for way, pairs in found.items()}  # fmt: skip
