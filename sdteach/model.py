@@ -12,6 +12,12 @@ import torch
 from torch import nn
 
 EMBEDDED = "picturebook"
+# Checkpoints made for one task only, by the channels that their UNet takes in, and by the class that their folder names.
+SPECIALISTS = {
+    5: "depth to image", 7: "upscaling", 8: "editing by instructions", 9: "inpainting", "StableDiffusionInpaintPipeline": "inpainting",
+    "StableDiffusionUpscalePipeline": "upscaling", "StableDiffusionLatentUpscalePipeline": "upscaling",
+    "StableDiffusionDepth2ImgPipeline": "depth to image", "StableDiffusionInstructPix2PixPipeline": "editing by instructions",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -71,8 +77,8 @@ def load_model(
 
         try:
             index = StableDiffusionPipeline.load_config(source, local_files_only=local)
-            if index["_class_name"] != "StableDiffusionPipeline":
-                raise ValueError(f"expected a StableDiffusionPipeline, got a {index['_class_name']}")
+            if (kind := index["_class_name"]) != "StableDiffusionPipeline":
+                raise ValueError(f"expected a StableDiffusionPipeline, got a {kind}{_made_for(kind)}")
             pipeline = StableDiffusionPipeline.from_pretrained(
                 source, dtype=dtype, local_files_only=local, use_safetensors=True, **_absent_parts(index)
             )
@@ -82,14 +88,20 @@ def load_model(
                              f"load_model({EMBEDDED!r}) always works, without a network") from error  # fmt: skip
     unet, vae = pipeline.unet, pipeline.vae
     if unet.config.in_channels != vae.config.latent_channels:
-        raise ValueError(f"expected a text-to-image UNet with {vae.config.latent_channels} input channels, got {unet.config.in_channels}: "
-                         f"{name!r} is made for inpainting, upscaling or depth, which this loop does not feed")  # fmt: skip
+        channels = unet.config.in_channels
+        raise ValueError(f"cannot use {name!r}: expected a UNet with {vae.config.latent_channels} input channels, got "
+                         f"{channels}{_made_for(channels)}")  # fmt: skip
     pipeline.to(device)
     return StableDiffusion(
         name, pipeline.tokenizer, pipeline.text_encoder, _text_projection(pipeline.text_encoder, source, device, dtype),
         pipeline.image_encoder, pipeline.feature_extractor, vae, unet, pipeline.scheduler, pipeline.safety_checker,
         _vocabulary(source), device, dtype,
     )  # fmt: skip
+
+
+def _made_for(kind):
+    task = SPECIALISTS.get(kind)
+    return f", made for {task} alone; any text-to-image checkpoint does such tasks here, see lesson 08" if task else ""
 
 
 def _checked_device(device):

@@ -88,9 +88,22 @@ def test_other_pipelines_are_refused(tmp_path, random_folders):
         sdteach.load_model(folder, device="cpu")
 
 
-def test_a_unet_for_another_task_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"9: .*inpainting"):
-        sdteach.load_model(random_folder(tmp_path, in_channels=9), device="cpu")
+@pytest.mark.parametrize(("channels", "task"), [(5, "depth"), (7, "upscaling"), (8, "instructions"), (9, "inpainting"), (6, "got 6")])
+def test_a_checkpoint_made_for_one_task_is_recognised_by_its_unet(tmp_path, channels, task):
+    with pytest.raises(ValueError, match=rf"expected a UNet with 4 input channels, got {channels}.*{task if channels != 6 else ''}"):
+        sdteach.load_model(random_folder(tmp_path, in_channels=channels), device="cpu")
+
+
+@pytest.mark.parametrize(("kind", "task"), [
+    ("StableDiffusionInpaintPipeline", "inpainting"), ("StableDiffusionUpscalePipeline", "upscaling"),
+    ("StableDiffusionDepth2ImgPipeline", "depth"), ("StableDiffusionInstructPix2PixPipeline", "instructions"),
+])  # fmt: skip
+def test_a_checkpoint_made_for_one_task_is_recognised_by_its_folder(tmp_path, random_folders, kind, task):
+    shutil.copytree(random_folders["epsilon"], tmp_path / "made")
+    index = tmp_path / "made" / "model_index.json"
+    index.write_text(index.read_text().replace('"StableDiffusionPipeline"', f'"{kind}"'))
+    with pytest.raises(ValueError, match=rf"got a {kind}, made for .*{task}.*lesson 08"):
+        sdteach.load_model(tmp_path / "made", device="cpu")
 
 
 def test_pickled_weights_are_never_read(tmp_path, random_folders):

@@ -35,15 +35,15 @@ def shrunk(scene: Scene, factor: int = 4) -> Image.Image:
 
 def enlarged(model: StableDiffusion, scene: Scene, seed: int = 0, factor: int = 4) -> dict[str, Image.Image]:
     """A scene shrunk by `factor` and made large again: by bicubic interpolation; that through the VAE, to see what the VAE
-    alone does; by the loop, told the caption; that with the small picture's pixels put back. And the scene itself through the
-    VAE, better than which the loop cannot be."""
+    alone does; by the loop, told the caption; these two with the small picture's pixels put back (`pictures.back_projected`).
+    And the scene itself through the VAE, the ceiling of what the loop can paint."""
     small = shrunk(scene, factor)
     bicubic = small.resize(scene.image.size, Image.Resampling.BICUBIC)
     trace = generate(model, scene.caption, steps=STEPS, guidance_scale=GUIDANCE, seed=seed, small=small, collect=(),
                      height=scene.image.height, width=scene.image.width)  # fmt: skip
     through_vae, ceiling = (latents_to_image(model, image_to_latents(model, image).mean) for image in (bicubic, scene.image))
-    return {"bicubic": bicubic, "bicubic through the VAE": through_vae, "the loop": trace.image,
-            "the loop, pixels put back": back_projected(trace.image, small), "the VAE's ceiling": ceiling}  # fmt: skip
+    return {"bicubic": bicubic, "VAE alone": through_vae, "VAE alone, pixels put back": back_projected(through_vae, small),
+            "loop": trace.image, "loop, pixels put back": back_projected(trace.image, small), "ceiling": ceiling}  # fmt: skip
 
 
 def enlarging_truth(model: StableDiffusion, scenes: Sequence[Scene]) -> dict[str, Measure]:
