@@ -44,7 +44,7 @@ def test_rooms_import_only_what_they_may():
 
 def test_the_readmes_python_runs(isolated):
     blocks = (ROOT / "README.md").read_text("utf-8").split("```python\n")[1:]
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     done = isolated("".join(block.split("```")[0] for block in blocks))
     assert done.returncode == 0, done.stderr
 

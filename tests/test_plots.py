@@ -12,7 +12,7 @@ import pytest
 import torch
 from matplotlib import colors
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.patches import FancyBboxPatch
+from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.text import Text
 from matplotlib.transforms import Affine2D
 from PIL import Image
@@ -95,8 +95,16 @@ def levels(count, height=12, width=8):
 
 PLANE = SimpleNamespace(push=0.03, guidance_scale=7.5, truth=(0.09, 0.14), best_scale=3.0)
 
+CORNER = (0.0, 0.25, 0.5, 1.0)
+
+
+def task(name, start="noise", conditioning="prompt", mask="none", steps="all", result="PSNR 29.5 dB", before=(32, 24), **drawn_over):
+    return plots.Task(name, start, conditioning, mask, steps, before and pixels(*before), pixels(128, 96), result, **drawn_over)
+
+
 # Every public figure, with a label in every place where a caller can put one.
 FIGURES = {
+    "boxes": lambda label: plots.boxes([pixels(40, 72), pixels(72, 40)], [{label: CORNER, f"2 {label}": CORNER}, None], [label, "b"]),
     "contact_sheet": lambda label: contact_sheet(made_up_trace(*[label] * 13)),
     "curves": lambda label: plots.curves([1, 2, 5], {label: [1, 2e9, 3], f"2 {label}": [4, 5, 6]}, label, label, label),
     "feature_matrix": lambda label: plots.feature_matrix(numbers(77, 29), tokens_of(*[label] * 11)),
@@ -114,8 +122,10 @@ FIGURES = {
     "pipeline_map": lambda label: plots.pipeline_map("UNet", "tokenizer"),
     "prompt_map": lambda label: plots.prompt_map(numbers(17, 2), [label[:40]] * 17, [f"{i % 5} {label}" for i in range(17)], [0.5, 0.2]),
     "reconstruction": lambda label: plots.reconstruction(pixels(104, 56), pixels(104, 56, 1)),
+    "regions": lambda label: plots.regions([pixels(40, 72)] * 2, [None, pixels(40, 72)[..., 0] > 99], [label, label]),
     "run_step": lambda label: plots.run_step(made_up_trace(label, steps=1, collected=False), 0),
     "schedule_curves": lambda label: plots.schedule_curves({label: made_up_schedule(), f"2 {label}": made_up_schedule(1e-3)}),
+    "task_table": lambda label: plots.task_table([task("text", before=None), task(label, label, label, label, label, label)], label),
     "unet_map": lambda label: plots.unet_map(levels(3), lambda features: features[:3], label),
     "token_chips": lambda label: plots.token_chips(tokens_of(*[label] * 23, dropped=f"{label} " * 5), columns=7),
 }  # fmt: skip
@@ -180,7 +190,7 @@ def contrast(first, second):
 
 
 def test_every_public_figure_is_among_those_tested():
-    assert set(FIGURES) == set(plots.__all__) - {"latent_colours", "layer_names"}
+    assert set(FIGURES) == set(plots.__all__) - {"Task", "latent_colours", "layer_names"}
 
 
 @pytest.mark.parametrize("label", LABELS)
@@ -250,8 +260,8 @@ def test_in_a_notebook_a_figure_is_a_picture_that_says_what_it_shows(name):
     assert picture.size == pytest.approx(figure.get_size_inches() * SCREEN_DPI, abs=1)
 
 
-@pytest.mark.parametrize("name", ["contact_sheet", "curves", "filmstrip", "heat_table", "loss_curve", "picture_grid", "prompt_map",
-                                  "schedule_curves", "token_chips"])  # fmt: skip
+@pytest.mark.parametrize("name", ["boxes", "contact_sheet", "curves", "filmstrip", "heat_table", "loss_curve", "picture_grid", "prompt_map",
+                                  "regions", "schedule_curves", "task_table", "token_chips"])  # fmt: skip
 def test_the_alt_text_has_the_callers_words(name):
     assert SHARP in FIGURES[name](SHARP).get_label()
 
@@ -282,6 +292,109 @@ def test_layers_are_called_by_their_side_and_grid():
     named = ["down 16 × 24", "down 16 × 24 (2)", "middle 4 × 6", "up 16 × 24", "other 1 × 2"]
     assert list(plots.layer_names(grids).values()) == named
     assert list(plots.layer_names(grids)) == list(grids)
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_a_region_is_clear_and_the_rest_dimmed_with_the_theme(theme, monkeypatch):
+    monkeypatch.setenv("SDTEACH_THEME", theme)
+    picture, after, mask = pixels(40, 72), pixels(40, 72, 1), np.zeros((40, 72), bool)
+    mask[8:24, 64:] = True
+    figure = plots.regions([picture, picture, after, after], [None, mask, None, ~mask & mask], ["before", "region", "after", "none"])
+    shown = images(figure)
+    equal([shown[index] for index in (0, 1, 3, 4)], [picture, picture, after, after])
+    for veil, where in ((shown[2], mask), (shown[5], ~mask & mask)):
+        np.testing.assert_array_equal(veil[..., 3] > 0, ~where)
+        assert colors.same_color(veil[0, 0, :3], THEMES[theme].paper)
+    assert [len(axes.collections) for axes in figure.axes] == [0, 2, 0, 0]
+    assert all((axes.get_xlim(), axes.get_ylim()) == ((-0.5, 71.5), (39.5, -0.5)) for axes in figure.axes)
+    edge = np.concatenate([path.vertices for path in figure.axes[1].collections[0].get_paths()])
+    assert (*edge.min(0), *edge.max(0)) == (63.5, 7.5, 71.5, 23.5)
+    assert "before; region, from 64 to 72 across and 8 to 24 down; after; none, nowhere" in figure.get_label()
+
+
+@pytest.mark.parametrize(("draw", "over"), [(plots.regions, np.ones((8, 8), bool)), (plots.boxes, {"car": CORNER})])
+@pytest.mark.parametrize("counts", [(2, 1, 1), (1, 2, 2), (1, 1, 0), (0, 0, 0)])
+def test_what_is_drawn_over_pictures_is_one_for_each(draw, over, counts):
+    pictures, overs, captions = ([one] * count for one, count in zip((pixels(8, 8), over, "a"), counts, strict=True))
+    with pytest.raises(ValueError, match=f"got {counts[0]} pictures, {counts[2]} captions and {counts[1]} to draw"):
+        draw(pictures, overs, captions)
+
+
+def test_a_region_has_the_size_of_its_picture():
+    with pytest.raises(ValueError, match=r"the picture's size, \(40, 72\), got \(72, 40\)"):
+        plots.regions([pixels(40, 72)], [np.ones((72, 40), bool)], ["a"])
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_boxes_lie_where_they_say_with_their_words(theme, monkeypatch):
+    monkeypatch.setenv("SDTEACH_THEME", theme)
+    layout = {"car": (0.125, 0.25, 0.5, 1.0), "yellow star": (0.5, 0.0, 1.0, 0.5)}
+    figure = plots.boxes([pixels(40, 72), pixels(72, 40)], [layout, {}], ["led", "free"])
+    equal(images(figure), [pixels(40, 72), pixels(72, 40)])
+    led, free = figure.axes
+    assert [(patch.get_bbox().x0, 1 - patch.get_bbox().y1, patch.get_bbox().x1, 1 - patch.get_bbox().y0) for patch in led.patches] == [
+        box for box in layout.values() for _ in range(2)
+    ]
+    looks = [(patch.get_edgecolor(), patch.get_linestyle()) for patch in led.patches]
+    assert all(colors.same_color(casing, THEMES[theme].paper) for casing, _ in looks[::2])
+    assert all(colors.same_color(look[0], colour) for look, colour in zip(looks[1::2], THEMES[theme].cycle, strict=False))
+    assert not free.patches
+    figure.draw_without_rendering()
+    for text, patch in zip(led.texts[1:], led.patches[::2], strict=True):
+        box, inside = patch.get_window_extent(), text.get_window_extent()
+        assert box.x0 < inside.x0 < inside.x1 < box.x1
+        assert box.y0 < inside.y0 < inside.y1 < box.y1
+    assert "led, car 12% to 50% across and 25% to 100% down, yellow star 50% to 100% across and 0% to 50% down; free" in figure.get_label()
+
+
+def test_words_of_many_boxes_on_one_spot_can_be_read():
+    layout = {f"word {index} of many": (0.3, 0.5, 1.0, 0.9) for index in range(7)}
+    figure = plots.boxes([pixels(72, 72)], [layout], ["crowd"])
+    words = {text.get_text(): corners(text) for text in drawn(figure)}
+    assert {*layout, "crowd"} == set(words)
+    assert not [pair for pair in combinations(words.values(), 2) if overlap(*pair)]
+
+
+@pytest.mark.parametrize("draw", [lambda layout: plots.boxes([pixels(8, 8)], [layout], ["a"]),
+                                  lambda layout: plots.task_table([task("layout", layout=layout)])])  # fmt: skip
+def test_a_box_that_is_none_is_named(draw):
+    with pytest.raises(ValueError, match="for 'car' a box as left, top, right, bottom"):
+        draw({"car": (0.5, 0.1, 0.4, 0.9)})
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_the_table_of_tasks_lights_what_is_unlike_text_to_picture(theme, monkeypatch):
+    monkeypatch.setenv("SDTEACH_THEME", theme)
+    mask = np.zeros((32, 24), bool)
+    mask[:9] = True
+    tasks = [
+        task("text to picture", before=None),
+        task("inpainting", mask="painted anew", region=mask),
+        task("layout", conditioning="prompt and boxes", steps="first half", before=None, result="IoU 0.41", layout={"car": CORNER}),
+    ]
+    figure = plots.task_table(tasks)
+    blocks = figure.findobj(lambda artist: isinstance(artist, Rectangle) and artist.axes is None)
+    lit = [block.get_window_extent() for block in blocks if colors.same_color(block.get_facecolor(), THEMES[theme].chip)]
+    middles = {text.get_text(): corners(text).mean(0) for text in drawn(figure)}
+    on = [text for text, middle in middles.items() if any(box.contains(*middle) for box in lit)]
+    assert sorted(on) == sorted(["painted anew", "prompt and boxes", "first half"])
+    assert len(lit) == 3
+    shown = images(figure)
+    assert [image.shape[:2] for image in shown] == [(128, 96), (128, 96), (32, 24), (32, 24), (128, 96)]
+    np.testing.assert_array_equal(shown[3][..., 3] == 0, mask)
+    interpolations = [axes.images[0].get_interpolation() for axes in figure.axes]
+    assert interpolations == ["auto", "auto", "nearest", "auto"]
+    lefts = {axes.get_window_extent().x0 for axes in figure.axes}
+    assert len(lefts) == 2
+    for one in tasks:
+        assert f"task: {one.name}; start latent: {one.start}; conditioning: {one.conditioning}; mask: {one.mask}" in figure.get_label()
+    assert "how well: IoU 0.41." in figure.get_label()
+
+
+@pytest.mark.parametrize("tasks", [[], [task("inpainting", before=None, region=np.ones((128, 96), bool))]])
+def test_a_table_of_tasks_needs_one_and_a_picture_for_each_region(tasks):
+    with pytest.raises(ValueError, match="at least one task, and a picture before for every region"):
+        plots.task_table(tasks)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])

@@ -18,7 +18,7 @@ from sdteach.plots.style import SCREEN_DPI, Page, as_img
 from sdteach.schedule import forward_process
 from sdteach.text_encoder import word_cosines
 from sdteach.unet import skips_scaled
-from sdteach.widgets import Explorer, LiveExplorer, TextExplorer, explorer, stages
+from sdteach.widgets import Explorer, LiveExplorer, RegionExplorer, TextExplorer, explorer, stages
 
 
 @pytest.fixture(autouse=True)
@@ -366,3 +366,114 @@ def test_turn_the_guidance(random_model):
         made.choose(scale=scale)
         figure = plots.picture_grid([pictures[1.0], pictures[scale]], ["guidance 1", f"guidance {scale:g}"])
         assert made.picture.value == as_img(figure.png(SCREEN_DPI), figure.get_label())
+
+
+def random_pixels(seed=0, height=40, width=64):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def box_of(left, top, right, bottom, height=40, width=64):
+    rows, columns = np.ogrid[:height, :width]
+    return (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
+
+
+def visible(made):
+    return [control.description for control in made.children[:-1] if control.layout.display != "none"]
+
+
+def test_choose_a_box_and_see_it_painted_anew():
+    before, asked = random_pixels(), []
+
+    def paint(mask):
+        asked.append((mask, made.button.disabled, made.button.description))
+        return np.where(mask[..., None], 255 - before, before) if len(asked) == 1 else random_pixels(1)
+
+    made = RegionExplorer(before, paint, region=(8, 16, 32, 40))
+    mask, other = box_of(8, 16, 32, 40), box_of(0, 0, 64, 8)
+    assert visible(made) == ["across", "down", "Paint"]
+    assert (made.across.value, made.down.value) == ((8, 32), (16, 40))
+    told = ["before", f"the region: {mask.mean():.0%} of the picture"]
+    assert made.picture.value == shown(plots.regions([before] * 2, [None, mask], told))
+    assert made._repr_mimebundle_()["text/html"] == made.picture.value
+    made.button.click()
+    assert (made.button.disabled, made.button.description) == (False, "Paint")
+    told.append("after: 0 of 1,984 pixels outside have changed")
+    after = np.where(mask[..., None], 255 - before, before)
+    assert made.picture.value == shown(plots.regions([before, before, after], [None, mask, None], told))
+    made.choose((0, 0, 64, 8))
+    told[1:] = ["the region: 20% of the picture", "after, of the region before this one: 0 of 1,984 pixels outside have changed"]
+    assert made.picture.value == shown(plots.regions([before, before, after], [None, other, None], told))
+    made.paint()
+    changed = ((random_pixels(1) != before).any(2) & ~other).sum()
+    assert changed > 2000
+    assert f"after: {changed:,} of 2,048 pixels outside have changed" in made.picture.value
+    assert [asking for _, *asking in asked] == [[True, "Painting …"]] * 2
+    np.testing.assert_array_equal([seen for seen, *_ in asked], [mask, other])
+
+
+def test_a_region_is_the_middle_unless_it_is_told():
+    made = RegionExplorer(random_pixels(), lambda mask: None)
+    np.testing.assert_array_equal(made.mask, box_of(16, 10, 48, 30))
+
+
+@pytest.mark.parametrize("inside", [np.uint8, np.float32])
+def test_what_cannot_be_painted_is_shown_as_text_and_the_rest_stays(inside):
+    before = random_pixels()
+
+    def paint(mask):
+        if mask.any():
+            return before.astype(inside)[: 40 if inside == np.uint8 else 7]
+        raise ValueError("expected <b>some</b> region")
+
+    made = RegionExplorer(before, paint)
+    made.paint()
+    assert made.picture.value.count("<p") == (inside != np.uint8)
+    assert ("expected paint to give uint8 (40, 64, 3), got float32 (7, 64, 3)" in made.picture.value) == (inside != np.uint8)
+    made.across.value = (8, 8)
+    assert "<p" not in made.picture.value
+    made.paint()
+    assert made.picture.value.endswith('<p role="alert">expected &lt;b&gt;some&lt;/b&gt; region</p>')
+    assert made.picture.value.startswith("<img alt=")
+    assert ("after, of the region before" in made.picture.value) == (inside == np.uint8)
+    assert not made.button.disabled
+
+
+def test_after_an_error_that_nobody_expects_one_can_paint_again():
+    made = RegionExplorer(random_pixels(), {}.__getitem__)
+    with pytest.raises(TypeError):
+        made.paint()
+    assert (made.button.disabled, made.button.description) == (False, "Paint")
+
+
+def test_choose_a_region_by_where_a_word_was_read(model):
+    trace, asked = sdteach.generate(model, "a car left of a star", steps=2), []
+    made = widgets.region_explorer(trace, lambda mask: asked.append(mask) or trace, (0, 0, 64, 32))
+    assert visible(made) == ["region by", "across", "down", "Paint"]
+    assert made.word.options == ("a (1)", "car", "left", "of", "a (2)", "star")
+    made.choose(word="a (2)", threshold=0.6)
+    assert visible(made) == ["region by", "word", "threshold", "Paint"]
+    heat = Image.fromarray(trace.heat_map(4)).resize((trace.width, trace.height), Image.Resampling.BILINEAR)
+    made.paint()
+    np.testing.assert_array_equal(asked, [np.asarray(heat) > 0.6])
+    made.choose(threshold=0.0)
+    np.testing.assert_array_equal(made.mask, np.asarray(heat) > 0)
+    made.by.value = "box"
+    np.testing.assert_array_equal(made.mask, box_of(0, 0, 64, 32, trace.height, trace.width))
+
+
+def test_without_attention_a_region_is_a_box(model):
+    made = widgets.region_explorer(sdteach.generate(model, "a car", steps=1, collect=()), lambda mask: None)
+    assert visible(made) == ["across", "down", "Paint"]
+    with pytest.raises(ValueError, match="a trace that holds attention"):
+        made.choose(word="car")
+
+
+@pytest.mark.parametrize(("wrong", "said"), [({"region": (8, 0, 8, 8)}, "64 x 40 pixels, got"), ({"region": (0, 0, 65, 8)}, "64 x 40"),
+                                             ({"region": (0, 9, 8, 3)}, "64 x 40"), ({"word": "star"}, r"\['car'\].*got 'star'"),
+                                             ({"threshold": 1.5}, "0..0.95, got 'car', 1.5")])  # fmt: skip
+def test_a_region_that_is_not_there_is_explained(wrong, said):
+    made = RegionExplorer(random_pixels(), lambda mask: None, {"car": np.zeros((5, 8), np.float32)})
+    before = made.picture.value
+    with pytest.raises(ValueError, match=said):
+        made.choose(**wrong)
+    assert made.picture.value == before

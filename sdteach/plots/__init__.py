@@ -5,12 +5,13 @@ from .curves import curves, intervals, loss_curve, schedule_curves
 from .map import pipeline_map
 from .pictures import latent_channels, latent_colours, latent_distribution, picture_grid, reconstruction
 from .run import contact_sheet, filmstrip, noised, run_step
+from .tasks import Task, boxes, regions, task_table
 from .text import feature_matrix, heat_table, prompt_map
 from .tokens import token_chips
 from .unet import guidance_arrows, unet_map
 
 __all__ = [
-    "contact_sheet", "curves", "feature_matrix", "filmstrip", "guidance_arrows", "heat_maps", "heat_table", "intervals", "latent_channels",
-    "latent_colours", "latent_distribution", "layer_names", "loss_curve", "noised", "picture_grid", "pipeline_map", "prompt_map",
-    "reconstruction", "run_step", "schedule_curves", "token_chips", "unet_map",
+    "Task", "boxes", "contact_sheet", "curves", "feature_matrix", "filmstrip", "guidance_arrows", "heat_maps", "heat_table", "intervals",
+    "latent_channels", "latent_colours", "latent_distribution", "layer_names", "loss_curve", "noised", "picture_grid", "pipeline_map",
+    "prompt_map", "reconstruction", "regions", "run_step", "schedule_curves", "task_table", "token_chips", "unet_map",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float32, UInt8
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from .pictures import captioned
+from .pictures import captioned, draw_outline
 from .style import Page, as_array
 
 STRENGTH = 0.72
@@ -33,8 +33,7 @@ def heat_maps(
     for index, (picture, heat, place) in enumerate(zip(pictures, maps, places, strict=True)):
         under = draw_heat(page, picture, heat, *place, strength)
         if outlines is not None:
-            under.axes.contour(outlines[index], levels=[0.5], colors=["black"], linewidths=3.0)
-            under.axes.contour(outlines[index], levels=[0.5], colors=["white"], linewidths=1.5)
+            draw_outline(under.axes, outlines[index])
     return page.figure
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .style import SMALL, TITLE, Page, as_array, theme, wrapped
@@ -30,6 +31,15 @@ def captioned(
     page = Page(wide * min(columns, len(texts)), row_height * -(-len(texts) // columns), alt)
     corners = [(index % columns * wide + gap, index // columns * row_height + gap) for index in range(len(texts))]
     return page, [(*corner, wide - 2 * gap, tall - 2 * gap, text) for corner, text in zip(corners, texts, strict=True)]
+
+
+def draw_outline(axes: Axes, mask: Bool[np.ndarray, "height width"]) -> None:
+    """The edge of a mask, seen on any ground, over the picture of its size that `axes` show."""
+    if mask.any():
+        height, width = mask.shape
+        axes.autoscale(False)
+        for colour, thickness in (("black", 3.0), ("white", 1.5)):
+            axes.contour(range(-1, width + 1), range(-1, height + 1), np.pad(mask, 1), [0.5], colors=[colour], linewidths=thickness)
 
 
 def latent_channels(latents, title: str = "latents") -> Figure:

@@ -169,10 +169,10 @@ def fit(text: str, inches: float, size: float = BODY, weight: str = "normal") ->
     return text[: max(fitting - 1, 0)] + "…"
 
 
-def wrapped(text: str, inches: float, size: float) -> list[str]:
+def wrapped(text: str, inches: float, size: float, weight: str = "normal") -> list[str]:
     """Text in lines of at most so many inches."""
     for length in range(len(text), 0, -1):
         lines = wrap(text, length)
-        if all(width_of(line, size) <= inches for line in lines):
+        if all(width_of(line, size, weight) <= inches for line in lines):
             return lines
     return [text]

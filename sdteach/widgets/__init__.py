@@ -5,11 +5,13 @@ Where widgets cannot run, each shows the picture that it starts with.
 """
 
 from .explorer import Explorer, LiveExplorer, TextExplorer
+from .region import RegionExplorer
 from .stages import (
     attention_explorer,
     guidance_dial,
     latent_explorer,
     noise_explorer,
+    region_explorer,
     run_scrubber,
     skip_mixer,
     token_explorer,
@@ -18,6 +20,6 @@ from .stages import (
 )
 
 __all__ = [
-    "Explorer", "LiveExplorer", "TextExplorer", "attention_explorer", "guidance_dial", "latent_explorer", "noise_explorer",
-    "run_scrubber", "skip_mixer", "token_explorer", "vae_explorer", "vector_explorer",
+    "Explorer", "LiveExplorer", "RegionExplorer", "TextExplorer", "attention_explorer", "guidance_dial", "latent_explorer",
+    "noise_explorer", "region_explorer", "run_scrubber", "skip_mixer", "token_explorer", "vae_explorer", "vector_explorer",
 ]  # fmt: skip

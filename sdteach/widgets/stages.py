@@ -10,6 +10,7 @@ from .. import plots
 from ..records import Tokens
 from ..trace import Trace
 from .explorer import Explorer, LiveExplorer, TextExplorer
+from .region import RegionExplorer
 
 
 def token_explorer(tokenize: Callable[[str], Tokens], prompt: str) -> TextExplorer:
@@ -93,8 +94,7 @@ def attention_explorer(trace: Trace) -> LiveExplorer:
     maps = first.attention or first.attention_heads
     if not maps or not trace.tokens.words:
         raise ValueError("expected a trace of at least one word with attention, run generate(..., collect=('attention',))")
-    every, grids = trace.tokens.words, {layer: values.shape[-2:] for layer, values in maps.items()}
-    words = {f"{word} ({every[: index + 1].count(word)})" if every.count(word) > 1 else word: index for index, word in enumerate(every)}
+    words, grids = _words(trace), {layer: values.shape[-2:] for layer, values in maps.items()}
     layers = {"all layers": None} | {name: {layer: 1.0} for layer, name in plots.layer_names(grids).items()}
     heads = {"mean": None}
     if first.attention_heads:
@@ -109,6 +109,22 @@ def attention_explorer(trace: Trace) -> LiveExplorer:
     choices = {"word": [*words], "step": range(len(trace.steps) + 1), "layer": [*layers], "head": [*heads],
                "strength": [0.0, 0.25, 0.5, 0.75, 1.0]}  # fmt: skip
     return LiveExplorer(draw, choices, {"strength": 0.75})
+
+
+def _words(trace):
+    """The index of every word; those that stand there twice are numbered."""
+    every = trace.tokens.words
+    return {f"{word} ({every[: index + 1].count(word)})" if every.count(word) > 1 else word: index for index, word in enumerate(every)}
+
+
+def region_explorer(trace: Trace, paint: Callable[..., Trace], region: tuple[int, int, int, int] | None = None) -> RegionExplorer:
+    """Choose a region of a run's picture and see it painted anew: a box, or, if the trace holds attention, where a word was read.
+
+    `paint(mask=mask)` runs the whole loop for (height, width) booleans, True where to paint. `region` is the first box: left, top,
+    right, bottom in pixels.
+    """
+    maps = {name: trace.heat_map(index) for name, index in _words(trace).items()} if trace.layers else {}
+    return RegionExplorer(trace.pixels, lambda mask: paint(mask=mask).pixels, maps, region)
 
 
 def skip_mixer(

@@ -1,6 +1,7 @@
 """What a newcomer sees: the lessons in JupyterLab, and as pages, in a real browser without a network."""
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ from itertools import pairwise
 from urllib.parse import urlparse
 from urllib.request import ProxyHandler, Request, build_opener
 
+import nbformat
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from nbconvert import HTMLExporter
@@ -194,6 +196,51 @@ def test_what_is_typed_into_the_token_explorer_becomes_chips_and_never_markup(op
         expect(explorer).to_contain_text(re.compile(note))
         page.wait_for_timeout(300)  # for an alert, which would be a complaint
         assert page.locator(".jp-OutputArea script, .jp-OutputArea img[src=x]").count() == 0
+
+
+PAINTED = """
+import time
+from dataclasses import replace
+import numpy as np, sdteach
+from sdteach import widgets
+trace = sdteach.generate(sdteach.load_model(device="cpu"), "a red car", steps=2)
+def paint(mask):
+    time.sleep(1)
+    if not mask.any():
+        raise ValueError("expected <b>some</b> region")
+    return replace(trace, pixels=np.where(mask[..., None], 255 - trace.pixels, trace.pixels))
+widgets.region_explorer(trace, paint, (32, 32, 96, 96))
+"""
+
+
+def test_a_region_is_chosen_by_keyboard_and_painted_by_its_button(lab, opened, page):
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(PAINTED)], metadata=kernel)
+    body, headers = json.dumps({"type": "notebook", "content": book}).encode(), {"Authorization": f"token {TOKEN}"}
+    build_opener(ProxyHandler({})).open(Request(f"{lab}/api/contents/region.ipynb", body, headers, method="PUT")).close()
+    opened("region")
+    run_all(page)
+    explorer = explorer_of(page, "region_explorer")
+    picture, button = explorer.locator("img"), explorer.get_by_role("button", name="Paint")
+    expect(picture).to_have_attribute("alt", re.compile("from 32 to 96 across and 32 to 96 down$"))
+    handles = explorer.locator(".noUi-handle:visible")
+    handles.nth(1).press("ArrowRight")
+    expect(picture).to_have_attribute("alt", re.compile("from 32 to 104 across and 32 to 96 down$"))
+    button.press("Enter")
+    expect(button).to_have_text("Painting …")
+    expect(button).to_be_disabled()
+    expect(picture).to_have_attribute("alt", re.compile("after: 0 of [0-9,]+ pixels outside have changed$"))
+    expect(button).to_have_text("Paint")
+    expect(button).to_be_enabled()
+    explorer.get_by_role("button", name="word").click()
+    explorer.get_by_role("button", name="car", exact=True).click()
+    expect(picture).to_have_attribute("alt", re.compile("after, of the region before this one: 0 of"))
+    explorer.get_by_role("button", name="box").click()
+    for _ in range(9):
+        handles.nth(1).press("ArrowLeft")
+    expect(picture).to_have_attribute("alt", re.compile("0% of the picture, nowhere"))
+    button.click()
+    expect(explorer.get_by_role("alert")).to_have_text("expected <b>some</b> region")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
