@@ -22,6 +22,7 @@ from rich.text import Text
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 # JupyterLab asks for news, updates and extensions on the network, in a classroom that may have none: in here they are switched off.
 JUPYTER = Path(__file__).with_name("jupyter")
+MOST_SEEDS = 10_000
 said, asides = Console(), Console(stderr=True)
 
 
@@ -42,58 +43,238 @@ def _command() -> None:
     """Stable Diffusion opened up: from the prompt to the picture, stage by stage."""
 
 
-@app.command(epilog='Example:  [bold]sdteach generate "a red car below a yellow star" --out car.png --sheet sheet.png[/]')
+# What several commands ask alike.
+Model = Annotated[str | None, typer.Option(help="A diffusers folder or hub id; else $SDTEACH_MODEL, else the embedded one.")]
+Steps = Annotated[int, typer.Option(help="Steps of the sampler.")]
+Seed = Annotated[int, typer.Option(help="The seed of the noise.")]
+Scale = Annotated[float, typer.Option(help="How far to push towards the prompt; 1 is off.")]
+Negative = Annotated[str, typer.Option(help="What to push away from.")]
+Edge = Annotated[int | None, typer.Option(help="In pixels, a multiple of 8.")]
+Scheduler = Annotated[str | None, typer.Option(help="A diffusers class, such as EulerDiscreteScheduler.")]
+Strength = Annotated[float | None, typer.Option(help="How far to leave the picture, 0 to 1; the share of the steps that is made.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default CUDA if there is one.")]
+
+
+@app.command(
+    epilog="""Examples:
+
+[bold]sdteach generate "a red car below a yellow star" --out car.png --sheet sheet.png[/]
+
+[bold]sdteach generate "a red car in the snow" --image beach.png --strength 0.8 --out snow.png[/]
+
+[bold]sdteach generate "a blue boat on a beach" --image beach.png --mask hole.png --out boat.png[/]
+
+[bold]sdteach generate "a red car" "a blue boat" --seeds 0-15 --grid --out many[/]
+
+On several processes:  [bold]accelerate launch --multi_gpu --num_processes 2 -m sdteach generate "a red car" --seeds 0-15 --out many[/]"""
+)
 def generate(
-    prompt: Annotated[str, typer.Argument(help="What the picture shows.")],
-    out: Annotated[Path, typer.Option(help="The picture: .png, .jpg, .webp ...")],
+    prompt: Annotated[list[str], typer.Argument(help="What the picture shows; several prompts make several pictures.")],
+    out: Annotated[Path, typer.Option(help="The picture: .png, .jpg, .webp ...; of several pictures the folder.")],
     trace: Annotated[Path | None, typer.Option(help="Also keep every step here: .safetensors.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Also draw the run on one sheet: tokens, steps, a map per word.")] = None,
-    model: Annotated[str | None, typer.Option(help="A diffusers folder or hub id; else $SDTEACH_MODEL, else the embedded one.")] = None,
-    steps: Annotated[int, typer.Option(help="Steps of the sampler.")] = 50,
-    seed: Annotated[int, typer.Option(help="The seed of the noise.")] = 0,
-    guidance_scale: Annotated[float, typer.Option(help="How far to push towards the prompt; 1 is off.")] = 7.5,
-    negative_prompt: Annotated[str, typer.Option(help="What to push away from.")] = "",
-    height: Annotated[int | None, typer.Option(help="In pixels, a multiple of 8.")] = None,
-    width: Annotated[int | None, typer.Option(help="In pixels, a multiple of 8.")] = None,
-    scheduler: Annotated[str | None, typer.Option(help="A diffusers class, such as EulerDiscreteScheduler.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default CUDA if there is one.")] = None,
-) -> None:
-    """Make a picture from words."""
-    outputs = [path for path in (out, trace, sheet) if path]
+    seeds: Annotated[str | None, typer.Option(help="A picture for each of these seeds: 0-15, or 3,7,20-29.")] = None,
+    grid: Annotated[bool, typer.Option("--grid", help="Also draw all of several pictures on one sheet, grid.png.")] = False,
+    image: Annotated[Path | None, typer.Option(help="Start from this picture; any format that Pillow reads.")] = None,
+    strength: Strength = None,
+    mask: Annotated[Path | None, typer.Option(help="Paint --image anew only where this picture is white.")] = None,
+    layout: Annotated[Path | None, typer.Option(help="JSON of words and boxes: {\"car\": \\[left, top, right, bottom]}, 0 to 1.")] = None,
+    model: Model = None, steps: Steps = 50, seed: Seed = 0, guidance_scale: Scale = 7.5, negative_prompt: Negative = "",
+    height: Edge = None, width: Edge = None, scheduler: Scheduler = None, device: Device = None,
+) -> None:  # fmt: skip
+    """Make a picture from words, or many; from words and a picture; anew in a part of a picture; after a layout."""
+    settings = dict(negative_prompt=negative_prompt, steps=steps, guidance_scale=guidance_scale, scheduler=scheduler)
+    several = len(prompt) > 1 or seeds is not None
+    if several:
+        numbers = [seed] if seeds is None else _seeds(seeds)
+        _check_folder(out, {"--trace": trace, "--sheet": sheet, "--layout": layout})
+    else:
+        if grid:
+            raise ValueError("expected --seeds or several prompts with --grid, got one picture; --sheet draws its run")
+        formats = _check_outputs(out, trace, sheet)
+    boxes = _boxes(layout)
+    start = time.perf_counter()
+    with _notes(), asides.status("loading the model"):
+        loaded = _load(model, device)
+        settings |= _given(loaded, image, mask, strength, height, width)
+    with _notes():
+        if several:
+            _paint_many(loaded, prompt, numbers, out, grid, settings)
+            return
+        from .pipeline import generate as run
+
+        kept = ("latents", "noise", "x0", "attention", "preview") if sheet else ("latents", "noise", "x0", "attention")
+        made = run(loaded, prompt[0], seed=seed, layout=boxes, collect=kept if trace or sheet else (), **settings)
+    _save_picture(_pasted(made), out, formats[0])
+    outputs = [(out, f"{made.width} x {made.height} picture")]
+    if trace:
+        made.save(trace)
+        outputs.append((trace, f"{len(made.steps)} steps"))
+    if sheet:
+        from .plots import contact_sheet
+
+        _save_figure(contact_sheet(made), sheet, formats[1])
+        outputs.append((sheet, "contact sheet"))
+    _tell_outputs(outputs)
+    _tell_time(made, loaded, start)
+
+
+@app.command(epilog='Example:  [bold]sdteach upscale small.png --prompt "a red car on a beach" --out large.png[/]')
+def upscale(
+    picture: Annotated[Path, typer.Argument(help="The small picture; any format that Pillow reads.")],
+    out: Annotated[Path, typer.Option(help="The large picture: .png, .jpg, .webp ...")],
+    factor: Annotated[int, typer.Option(min=2, max=16, help="How many times larger.")] = 4,
+    prompt: Annotated[str, typer.Option(help="What the picture shows, which helps.")] = "",
+    strength: Strength = None, model: Model = None, steps: Steps = 20, seed: Seed = 0, guidance_scale: Scale = 2.0,
+    negative_prompt: Negative = "", scheduler: Scheduler = None, device: Device = None,
+) -> None:  # fmt: skip
+    """Make a small picture large: the same loop, kept true to the small picture at every step."""
+    formats = _check_outputs(out)
+    start = time.perf_counter()
+    with _notes(), asides.status("loading the model"):
+        from .pictures import LARGEST, back_projected, open_picture
+        from .pipeline import generate as run
+
+        small = open_picture(picture)
+        if factor * max(small.size) > LARGEST:
+            raise ValueError(f"expected a picture that times {factor} has edges of at most {LARGEST}, got {small.width} x {small.height}; "
+                             "choose a smaller --factor")  # fmt: skip
+        loaded = _load(model, device)
+        unit = loaded.vae_scale_factor // math.gcd(loaded.vae_scale_factor, factor)
+        small = _resized(picture, small, *(max(round(edge / unit), 1) * unit for edge in (small.height, small.width)))
+    with _notes():
+        made = run(loaded, prompt, negative_prompt, steps, guidance_scale, seed, factor * small.height, factor * small.width, scheduler,
+                   collect=(), small=small, strength=strength)  # fmt: skip
+    _save_picture(back_projected(made.image, small), out, formats[0])
+    _tell_outputs([(out, f"{made.width} x {made.height} picture, from {small.width} x {small.height}")])
+    _tell_time(made, loaded, start)
+
+
+def _load(model, device):
+    """The model; on several processes each on a device of its own."""
+    from .model import load_model
+
+    if device is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        import torch
+        from accelerate import PartialState
+
+        device = PartialState(cpu=not torch.cuda.is_available()).device
+    return load_model(model, device)
+
+
+def _boxes(layout):
+    if layout is None:
+        return None
+    from .pictures import open_layout
+
+    return open_layout(layout)
+
+
+def _given(model, image, mask, strength, height, width):
+    """What `generate` is given of pictures: brought to a size that the model takes, unless it was asked for another."""
+    from .pictures import fitting_size, open_mask, open_picture
+    from .pipeline import picture_size
+
+    if image is None:
+        if mask is not None:
+            raise ValueError("expected --image with --mask, got none; the mask says where to paint that picture anew")
+        return {"height": height, "width": width} | ({} if strength is None else {"strength": strength})
+    picture, own = open_picture(image), picture_size(model, height, width)
+    if height is None and width is None:
+        own = fitting_size(picture, model.vae_scale_factor, math.prod(own))
+    area = None if mask is None else open_mask(mask, picture, *own)
+    return {"image": _resized(image, picture, *own), "strength": strength, "mask": area}
+
+
+def _resized(path, picture, height, width):
+    if picture.size == (width, height):
+        return picture
+    warnings.warn(f"{path} was {picture.width} x {picture.height}, brought to {width} x {height}", stacklevel=2)
+    return picture.resize((width, height))
+
+
+def _seeds(text):
+    """0-15, or 3,7,20-29, as numbers."""
+    seeds = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and not 0 <= int(last) - int(first) < MOST_SEEDS):
+            raise ValueError(f"expected --seeds such as 0-15 or 3,7,20-29, at most {MOST_SEEDS:,}, got {text!r}")
+        seeds += range(int(first), int(last if dash else first) + 1)
+    return list(dict.fromkeys(seeds))
+
+
+def _paint_many(model, prompts, seeds, folder, grid, settings):
+    from accelerate import PartialState
+
+    from .batch import Order, paint_all
+
+    orders = [Order(prompt, seed) for prompt in dict.fromkeys(prompts) for seed in seeds]
+    there = {*folder.glob("*.png")}
+    files = paint_all(model, orders, folder, **settings)
+    if not PartialState().is_main_process:
+        return
+    new = len({*files} - there)
+    outputs = [(folder, f"{new} pictures painted, {len(files) - new} were there")]
+    if grid:
+        import numpy as np
+
+        from .pictures import open_picture
+        from .plots import picture_grid
+
+        captions = [f"{order.prompt}, seed {order.seed}" for order in orders]
+        pixels = [np.asarray(open_picture(file)) for file in files]
+        _save_figure(picture_grid(pixels, captions), folder / "grid.png", "PNG")
+        outputs.append((folder / "grid.png", "all of them"))
+    _tell_outputs(outputs)
+
+
+def _pasted(made):
+    """The picture; after inpainting with what was not masked put back."""
+    from PIL import Image
+
+    from .pictures import pasted_back
+
+    return made.image if made.mask is None else Image.fromarray(pasted_back(made.pixels, made.start, made.mask))
+
+
+def _check_outputs(*files):
+    """The pictures' formats, of the first and the last; ValueError, before the work, for a file that cannot be written."""
+    outputs = [path for path in files if path]
     if folders := [str(path) for path in outputs if path.is_dir()]:
         raise ValueError(f"expected a file to write to, got the folder {folders[0]}; name a file in it")
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise ValueError(f"expected a file of its own for each output, got {', '.join(map(str, outputs))}")
-    picture_format, sheet_format = _picture_format(out), _picture_format(sheet) if sheet else None
+    formats = _picture_format(files[0]), _picture_format(files[-1]) if files[-1] else None
     for path in outputs:
         _check_writable(path)
-    start = time.perf_counter()
-    with _notes(), asides.status("loading the model"):
-        from . import pipeline
-        from .model import load_model
-        from .trace import write_atomically
+    return formats
 
-        loaded = load_model(model, device)
-    with _notes():
-        collect = ("latents", "noise", "x0", "attention", "preview") if sheet else ("latents", "noise", "x0", "attention")
-        run = pipeline.generate(loaded, prompt, negative_prompt, steps, guidance_scale, seed, height, width, scheduler,
-                                collect if trace or sheet else ())  # fmt: skip
-    data = BytesIO()
-    run.image.save(data, picture_format)
-    write_atomically(out, data.getvalue())
-    made = [(out, f"{run.width} x {run.height} picture")]
-    if trace:
-        run.save(trace)
-        made.append((trace, f"{len(run.steps)} steps"))
-    if sheet:
-        from .plots import contact_sheet
 
-        _save_figure(contact_sheet(run), sheet, sheet_format)
-        made.append((sheet, "contact sheet"))
+def _check_folder(folder, refused):
+    """ValueError for what does not go with several pictures, or a folder that cannot be written to."""
+    if wrong := [name for name, value in refused.items() if value]:
+        raise ValueError(f"expected one prompt and one seed with {', '.join(wrong)}, got several pictures to paint")
+    if folder.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp") or folder.is_file():
+        raise ValueError(f"expected --out to name a folder for several pictures, got {folder}")
+    _check_writable(folder / "grid.png")
+
+
+def _save_picture(image, path, kind):
+    from .trace import write_atomically
+
+    image.save(data := BytesIO(), kind)
+    write_atomically(path, data.getvalue())
+
+
+def _tell_outputs(made):
     for path, what in made:
         said.print(Text.assemble((str(path), "bold"), f"  {what}"), soft_wrap=True)
-    asides.print(f"{len(run.steps)} steps on {loaded.device}, {time.perf_counter() - start:.1f} s in all", style="dim")
-    if not run.complete:
+
+
+def _tell_time(made, model, start):
+    asides.print(f"{len(made.steps)} steps on {model.device}, {time.perf_counter() - start:.1f} s in all", style="dim")
+    if not made.complete:
         asides.print("Stopped early: the picture is the last predicted one.")
         sys.exit(130)
 

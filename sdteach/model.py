@@ -1,5 +1,6 @@
 """The loaded parts of a Stable Diffusion, and where packaged data lies."""
 
+import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -102,6 +103,15 @@ def load_model(
 def _made_for(kind):
     task = SPECIALISTS.get(kind)
     return f", made for {task} alone; any text-to-image checkpoint does such tasks here, see lesson 08" if task else ""
+
+
+def fingerprint(*parts: nn.Module) -> str:
+    """A name for these weights: the sha256 of all parameters in half precision."""
+    digest = hashlib.sha256()
+    for part in parts:
+        for parameter in part.parameters():
+            digest.update(parameter.detach().to("cpu", torch.float16).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _checked_device(device):

@@ -14,6 +14,7 @@ from PIL import Image
 import sdteach
 from sdteach import cli, doctor
 from sdteach.picturebook.attention_truth import shipped
+from sdteach.pictures import back_projected
 
 from conftest import ROOT, interrupted_after
 
@@ -110,6 +111,134 @@ def test_notes_name_unknown_and_dropped_words(sdteach_command):
     assert status == 0
     assert "zebra" in err
     assert "longer than 77" in err
+
+
+@pytest.fixture
+def given(tmp_path):
+    """Files for the other tasks, in the folder where the command runs: a picture, a mask, a layout, and worse ones."""
+    squares = np.random.default_rng(5).integers(0, 256, (9, 13, 3), np.uint8)
+    picture = Image.fromarray(squares).resize((104, 72), Image.Resampling.BILINEAR)
+    picture.save(tmp_path / "in.png")
+    exif = picture.getexif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    picture.rotate(90, expand=True).save(tmp_path / "turned.png", exif=exif)
+    picture.resize((1500, 1000)).save(tmp_path / "large.jpg")
+    mask = np.zeros((72, 104), bool)
+    mask[20:60, 24:80] = True
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    picture.save(tmp_path / "photo.png")
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "layout.json").write_text('{"car": [0.5, 0.25, 1, 0.75]}')
+    (tmp_path / "wrong.json").write_text('{"car": [0.5, 0.25, 0.1, 0.75]}')
+    return picture, mask
+
+
+def test_generate_from_a_picture(sdteach_command, given, model, tmp_path):
+    picture, mask = given
+    options = {"steps": 5, "seed": 3}
+    commands = {
+        "i.png": (("--image", "in.png", "--strength", 0.6), {"image": picture, "strength": 0.6}),
+        "t.png": (("--image", "turned.png"), {"image": picture}),
+        "l.png": (("--layout", "layout.json"), {"layout": {"car": (0.5, 0.25, 1.0, 0.75)}}),
+    }
+    for out, (arguments, same) in commands.items():
+        status, _, err = sdteach_command("generate", "a red car", "--out", out, "--steps", 5, "--seed", 3, *arguments)
+        assert status == 0, err
+        assert np.array_equal(np.asarray(Image.open(tmp_path / out)), sdteach.generate(model, "a red car", **options, **same).pixels)
+        assert "brought to" not in err
+    sdteach_command("generate", "a red car", "--out", "m.png", "--steps", 5, "--seed", 3, "--image", "in.png", "--mask", "mask.png")
+    painted = np.asarray(Image.open(tmp_path / "m.png"))
+    free = sdteach.generate(model, "a red car", **options, image=picture, mask=mask).pixels
+    assert np.array_equal(painted, np.where(mask[..., None], free, np.asarray(picture)))
+
+
+@pytest.mark.parametrize(("arguments", "size", "note"), [
+    (("--image", "large.jpg"), (160, 104), "large.jpg was 1500 x 1000, brought to 160 x 104"),
+    (("--image", "large.jpg", "--height", 64), (128, 64), "brought to 128 x 64"),
+    (("--image", "large.jpg", "--mask", "mask.png"), None, "expected a mask of the picture's shape, 1500 x 1000"),
+])  # fmt: skip
+def test_a_picture_is_brought_to_a_size_with_a_word_about_it(sdteach_command, given, tmp_path, arguments, size, note):
+    status, _, err = sdteach_command("generate", "a car", "--out", "o.png", "--steps", 2, *arguments)
+    assert note in err
+    assert (Image.open(tmp_path / "o.png").size if status == 0 else None) == size
+
+
+@pytest.mark.parametrize(("arguments", "hint"), [
+    (("a car", "--mask", "mask.png"), "expected --image with --mask"),
+    (("a car", "--strength", 0.5), "expected an image with strength"),
+    (("a car", "--image", "in.png", "--strength", 2), "above 0 and up to 1"),
+    (("a car", "--image", "in.png", "--strength", 0.1), "use at least 10 steps"),
+    (("a car", "--image", "text.png"), "text.png"),
+    (("a car", "--image", "none.png"), "none.png"),
+    (("a car", "--image", "in.png", "--mask", "photo.png"), "black and white"),
+    (("a car", "--layout", "wrong.json"), "left, top, right, bottom"),
+    (("a car", "--layout", "in.png"), "expected JSON"),
+    (("a boat", "--layout", "layout.json"), "a word of the prompt"),
+    (("a car", "--grid"), "--seeds or several prompts"),
+    (("a car", "a boat"), "a folder for several pictures"),
+    (("a car", "--seeds", ""), "such as 0-15"),
+    (("a car", "--seeds", "3-1"), "such as 0-15"),
+    (("a car", "--seeds", "a"), "such as 0-15"),
+    (("a car", "--seeds", "-3"), "such as 0-15"),
+    (("a car", "--seeds", "0-100000000"), "at most 10,000"),
+])  # fmt: skip
+def test_what_does_not_go_together_is_explained(sdteach_command, given, tmp_path, arguments, hint):
+    before = sorted(tmp_path.iterdir())
+    status, _, err = sdteach_command("generate", *arguments, "--out", "o.png", "--steps", 5)
+    assert status
+    assert hint in err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("option", ["--trace", "--sheet", "--layout"])
+def test_several_pictures_have_no_trace_sheet_or_layout(sdteach_command, given, option):
+    status, _, err = sdteach_command("generate", "a car", "--seeds", "1,2", "--out", "many", option, "layout.json")
+    assert status == 1
+    assert f"one seed with {option}" in err
+
+
+def test_generate_many(sdteach_command, given, model, tmp_path):
+    arguments = ("generate", "a car", "a boat", "--seeds", "3,7-8,3", "--out", "many", "--steps", 2, "--image", "in.png", "--grid")
+    status, out, _ = sdteach_command(*arguments)
+    assert status == 0
+    assert "6 pictures painted, 0 were there" in out
+    files = sorted(path.name for path in (tmp_path / "many").iterdir())
+    assert [name.rsplit("-", 1)[0] for name in files] == ["a-boat-3", "a-boat-7", "a-boat-8", "a-car-3", "a-car-7", "a-car-8", "grid.png"]
+    alone = sdteach.generate(model, "a boat", steps=2, seed=7, image=given[0]).pixels
+    assert np.abs(np.asarray(Image.open(tmp_path / "many" / files[1]), int) - alone).max() <= 1  # a batch rounds in its own way
+    assert "0 pictures painted, 6 were there" in sdteach_command(*arguments)[1]
+
+
+def test_upscale(sdteach_command, given, model, tmp_path):
+    small = given[0].resize((26, 18), Image.Resampling.BOX)
+    small.save(tmp_path / "small.png")
+    status, out, err = sdteach_command("upscale", "small.png", "--out", "large.png", "--prompt", "a boat", "--steps", 10, "--seed", 3)
+    assert status == 0, err
+    assert "104 x 72 picture, from 26 x 18" in out
+    trace = sdteach.generate(model, "a boat", steps=10, seed=3, guidance_scale=2.0, small=small, height=72, width=104)
+    large = Image.open(tmp_path / "large.png")
+    assert np.array_equal(np.asarray(large), np.asarray(back_projected(trace.image, small)))
+    given[0].resize((25, 19)).save(tmp_path / "odd.png")
+    status, out, err = sdteach_command("upscale", "odd.png", "--out", "odd_large.png", "--factor", 2, "--steps", 5)
+    assert status == 0
+    assert "odd.png was 25 x 19, brought to 24 x 20" in err
+    assert Image.open(tmp_path / "odd_large.png").size == (48, 40)
+
+
+@pytest.mark.parametrize(("arguments", "hint"), [
+    (("none.png",), "none.png"), (("text.png",), "text.png"), (("large.jpg",), "a smaller --factor"),
+    (("in.png", "--strength", 0), "above 0 and up to 1"), (("in.png", "--factor", 1), "factor"),
+])  # fmt: skip
+def test_upscale_explains_what_it_cannot_do(sdteach_command, given, tmp_path, arguments, hint):
+    status, _, err = sdteach_command("upscale", *arguments, "--out", "o.png")
+    assert status
+    assert hint in err
+    assert not (tmp_path / "o.png").exists()
+
+
+def test_python_runs_the_package_as_the_command():
+    done = subprocess.run([sys.executable, "-m", "sdteach", "generate", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "--layout" in done.stdout
 
 
 def test_interrupted_it_keeps_what_it_has(sdteach_command, tmp_path):
@@ -264,7 +393,7 @@ def test_train_refuses_what_it_does_not_know(sdteach_command, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("command", [[], ["generate"], ["doctor"], ["train"], ["lab"]])
+@pytest.mark.parametrize("command", [[], ["generate"], ["upscale"], ["doctor"], ["train"], ["lab"]])
 def test_help_has_examples(command):
     code = "from sdteach.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code, *command, "--help"], capture_output=True, text=True, check=True)

@@ -5,7 +5,6 @@ How maps become one map is chosen on one range of seeds and reported on another.
 the same maps. All numbers carry their 95 % interval.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -126,14 +125,6 @@ def _measures(value):
     within = {name: _measures(item) for name, item in value.items()}
     kind = {"value": Measure, "threshold": Aggregated}.get(next(iter(within), None))
     return kind(**within) if kind else within
-
-
-def fingerprint(unet: torch.nn.Module) -> str:
-    """A name for these weights: the sha256 of all parameters in half precision."""
-    digest = hashlib.sha256()
-    for parameter in unet.parameters():
-        digest.update(parameter.detach().to("cpu", torch.float16).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def drawn_overlaps(model: StableDiffusion, words: frozenset[str]) -> tuple[tuple[str, ...], Float32[np.ndarray, "layers timesteps"], int]:

@@ -10,6 +10,7 @@ from PIL import Image
 
 import sdteach
 from sdteach import records
+from sdteach.model import fingerprint
 from sdteach.picturebook import attention_truth as truth
 from sdteach.picturebook.captions import read
 from sdteach.picturebook.evaluation import HEAT, Measure, overlap
@@ -31,7 +32,7 @@ def few(monkeypatch):
 
 def test_what_the_lessons_quote_was_measured_on_the_shipped_weights(model, shipped):
     """After new weights: sdteach evaluate --attention --json > assets/attention.json"""
-    assert shipped.unet == truth.fingerprint(model.unet)
+    assert shipped.unet == fingerprint(model.unet)
     assert len(shipped.layers) == len(shipped.drawn)
     assert shipped.drawn.shape[1] == len(truth.TIMESTEPS)
     assert {one.count for one in shipped.gone.values()} == {truth.CAUSAL}

@@ -1,0 +1,5 @@
+"""`python -m sdteach` is the command `sdteach`."""
+
+from .cli import main
+
+main()

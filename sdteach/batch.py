@@ -1,0 +1,91 @@
+"""Many pictures: batches that fill the machine, files named after what made them, processes that share the work."""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from accelerate import PartialState
+from accelerate.utils import find_executable_batch_size
+from PIL import Image
+from tqdm.auto import tqdm
+
+from .model import StableDiffusion, fingerprint
+from .pictures import pasted_back
+from .pipeline import generate_batch, picture_size
+from .trace import write_atomically
+
+# On two cores a picture of picturebook takes as long in a batch of 4 as in one of 16; on a GPU larger ones fill it better.
+ON_CPU, ON_GPU = 4, 32
+
+
+@dataclass(frozen=True)
+class Order:
+    """One picture that is wanted."""
+
+    prompt: str
+    seed: int
+
+
+def paint_all(model: StableDiffusion, orders: Sequence[Order], folder: Path, batch_size: int | None = None, **settings) -> list[Path]:
+    """Paint a PNG for each order into `folder`, and return their paths; `settings` are those of `pipeline.generate_batch`.
+
+    A name carries a hash of all that made the picture; one that is there is not painted again. Batches are cut from the whole list,
+    whatever is there already and however many processes share the work: rounding depends on a batch's make-up, so only then does
+    sharing, or going on after a stop, give the same files to the last byte. Under `accelerate launch` each process paints its part
+    of the batches. A batch that does not fit into memory is made smaller until it does. With a mask, what lies outside is pasted back.
+    """
+    state = PartialState(cpu=model.device.type == "cpu")
+    size = batch_size or (ON_CPU if model.device.type == "cpu" else ON_GPU)
+    files = _files(model, orders, folder, settings)
+    batches = [slice(start, start + size) for start in range(0, len(orders), size)]
+    with state.split_between_processes(batches) as mine:
+        told = "painting" if state.num_processes == 1 else f"painting, one of {state.num_processes} shares"
+        with tqdm(desc=told, total=sum(len(orders[part]) for part in mine), unit="picture", disable=not state.is_main_process) as bar:
+            for part in mine:
+                if not all(file.exists() for file in files[part]):
+                    _paint(model, orders[part], files[part], settings)
+                bar.update(len(orders[part]))
+    state.wait_for_everyone()
+    return files
+
+
+def _paint(model, orders, files, settings):
+    def painted(size):
+        parts = [orders[start : start + size] for start in range(0, len(orders), size)]
+        return [image for part in parts for image in
+                generate_batch(model, [order.prompt for order in part], [order.seed for order in part], **settings)]  # fmt: skip
+
+    picture, mask = settings.get("image"), settings.get("mask")
+    for image, file in zip(find_executable_batch_size(painted, starting_batch_size=len(orders))(), files, strict=True):
+        pixels = np.asarray(image) if mask is None else pasted_back(np.asarray(image), np.asarray(picture.convert("RGB")), mask)
+        if not file.exists():
+            Image.fromarray(pixels).save(data := BytesIO(), "PNG")
+            write_atomically(file, data.getvalue())
+
+
+def _files(model, orders, folder, settings):
+    image = settings.get("image")
+    height, width = (image.height, image.width) if image else picture_size(model, settings.get("height"), settings.get("width"))
+    made_by = {name: _told(value) for name, value in settings.items()} | {
+        "model": fingerprint(model.text_encoder, model.vae, model.unet), "dtype": str(model.dtype), "height": height, "width": width,
+        "scheduler": [settings.get("scheduler"), type(model.scheduler).__name__, dict(model.scheduler.config)],
+    }  # fmt: skip
+    files = []
+    for order in orders:
+        made = json.dumps({"prompt": order.prompt, "seed": order.seed, **made_by}, sort_keys=True, default=str)
+        slug = re.sub(r"\W+", "-", order.prompt.lower())[:40].strip("-_") or "picture"
+        files.append(folder / f"{slug}-{order.seed}-{hashlib.sha256(made.encode()).hexdigest()[:12]}.png")
+    return files
+
+
+def _told(value):
+    """A setting as text; of a picture or a mask the hash of its pixels."""
+    if isinstance(value, Image.Image | np.ndarray):
+        pixels = np.asarray(value)
+        return [pixels.shape, hashlib.sha256(pixels.tobytes()).hexdigest()]
+    return value
