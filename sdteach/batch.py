@@ -19,8 +19,9 @@ from .pictures import pasted_back
 from .pipeline import generate_batch, picture_size
 from .trace import write_atomically
 
-# On two cores a picture of picturebook takes as long in a batch of 4 as in one of 16; on a GPU larger ones fill it better.
-ON_CPU, ON_GPU = 4, 32
+# Two cores make 129, 177, 200, 224, 239 pictures of picturebook a minute in batches of 1, 2, 4, 8, 16 (tests/benchmarks/batch.py);
+# the larger they are, the less evenly several processes share them. For a GPU the size is a guess: none was at hand.
+ON_CPU, ON_GPU = 8, 32
 
 
 @dataclass(frozen=True)
