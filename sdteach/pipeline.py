@@ -70,7 +70,7 @@ def denoise(
 
     Other tasks are the same loop with one thing changed:
 
-    - `noise`: another start than the seed's `initial_noise`, of its shape.
+    - `noise`: another start than the seed's `initial_noise`, of its shape; the seed is then only what the sampler draws with.
     - `image`: start from this picture, noised as far as `strength` says, 0..1, and run only that share of the steps; 0.8 by
       default, 1 with a mask (SDEdit: Meng et al., 2022; equal to StableDiffusionImg2ImgPipeline).
     - `mask` (height, width), booleans, with `image`: paint anew only where it is True; after every step the rest is put back,
@@ -254,18 +254,19 @@ def generate(
             raise
         complete = False
     final = last.next_latents if complete else last.predicted_x0
-    image = withhold_unsafe(model, latents_to_image(model, final))
+    picture = withhold_unsafe(model, latents_to_image(model, final))
     return Trace(
         last.text.tokens.text, negative_prompt, model.name, scheduler or type(model.scheduler).__name__, run.guidance_scale, run.seeds[0],
-        image.height, image.width, complete, last.text.tokens, _numpy(last.text.last_hidden_state), _numpy(final),
-        np.asarray(image), tuple(_with_previews(model, records, collect)),
+        picture.height, picture.width, complete, last.text.tokens, _numpy(last.text.last_hidden_state), _numpy(final),
+        np.asarray(picture), tuple(_with_previews(model, records, collect)),
         None if summed is None else _by_layer(summed, last.attention), **_given(run.task),
     )  # fmt: skip
 
 
 def _given(task):
     """What a trace keeps of the task."""
-    return {"start": task.image and np.asarray(task.image), "mask": task.mask, "strength": task.strength, "layout": task.layout}
+    pictures = {name: given and np.asarray(given.convert("RGB")) for name, given in (("start", task.image), ("small", task.small))}
+    return {**pictures, "mask": task.mask, "strength": task.strength, "layout": task.layout}
 
 
 def generate_batch(

@@ -20,6 +20,7 @@ from .records import Record, StepRecord, Tokens, heat_map
 VERSION = 3
 _PER_STEP = ("latents", "noise", "noise_text", "noise_uncond", "predicted_x0")
 _ATTENTION = ("attention", "attention_heads")
+_GIVEN = ("start", "mask", "small")
 _FACTS = {"prompt": str, "negative_prompt": str, "model": str, "scheduler": str, "guidance_scale": (int, float), "seed": int,
           "height": int, "width": int, "complete": bool}  # fmt: skip
 _UNSIGNED = "0" * 64
@@ -32,7 +33,8 @@ class Trace(Record):
     `text` is the last hidden state that the UNet read; `final_latents` are what the VAE decoded; `pixels` the
     picture. `complete` is False where the run was interrupted: then the picture is the last predicted one. `attention_sum`
     is what a step's `attention` is, summed over all steps. `start` is the picture that the run began with, `mask` True where it
-    was painted anew, `strength` the share of the steps; `layout` has words and their boxes; None where the run had none.
+    was painted anew, `small` what it had to shrink to, `strength` the share of the steps; `layout` has words and their boxes; None
+    where the run had none.
     """
 
     prompt: str
@@ -52,6 +54,7 @@ class Trace(Record):
     attention_sum: Mapping[str, Float32[np.ndarray, "_ _ _"]] | None = None
     start: UInt8[np.ndarray, "height width 3"] | None = None
     mask: Bool[np.ndarray, "height width"] | None = None
+    small: UInt8[np.ndarray, "_ _ 3"] | None = None
     strength: float | None = None
     layout: Mapping[str, tuple[float, float, float, float]] | None = None
 
@@ -159,7 +162,7 @@ def _to_bytes(trace):
             arrays |= {f"{part}.{layer}": np.stack([getattr(step, part)[layer] for step in steps]) for layer in layers}
     arrays |= {f"attention_sum.{layer}": maps for layer, maps in (trace.attention_sum or {}).items()}
     arrays |= {f"preview.{step.index:04}": step.preview for step in steps if step.preview is not None}
-    arrays |= {name: getattr(trace, name) for name in ("start", "mask") if getattr(trace, name) is not None}
+    arrays |= {name: getattr(trace, name) for name in _GIVEN if getattr(trace, name) is not None}
     facts = {name: getattr(trace, name) for name in _FACTS}
     facts["tokens"] = {name: getattr(trace.tokens, name) for name in ("text", "pieces", "words", "end", "dropped")}
     facts["layers"] = list(trace.layers)  # safetensors keeps no order
@@ -226,7 +229,7 @@ def _assemble(facts, arrays):
     return Trace(**{name: facts[name] for name in _FACTS}, tokens=tokens, text=arrays["text"],
                  final_latents=arrays["final_latents"], pixels=arrays["pixels"], steps=steps,
                  attention_sum=_of_layers(arrays, "attention_sum", told_layers) or None,
-                 start=arrays.get("start"), mask=arrays.get("mask"), strength=facts["strength"],
+                 **{name: arrays.get(name) for name in _GIVEN}, strength=facts["strength"],
                  layout=facts["layout"] and {word: tuple(box) for word, box in facts["layout"].items()})  # fmt: skip
 
 
@@ -259,6 +262,7 @@ def _check(trace):
                                for step in steps for maps in (step.attention_heads or {}).values()),
         "start": trace.start is None or (trace.start.dtype == np.uint8 and trace.start.shape == trace.pixels.shape),
         "mask": trace.mask is None or (trace.mask.dtype == bool and trace.mask.shape == (trace.height, trace.width)),
+        "small": trace.small is None or (trace.small.dtype == np.uint8 and trace.small.ndim == 3 and trace.small.shape[2] == 3),
         "strength": trace.strength is None or (isinstance(trace.strength, float) and 0 < trace.strength <= 1),
         "preview": all(step.preview.dtype == np.uint8 and step.preview.ndim == 3 for step in steps if step.preview is not None),
     }  # fmt: skip

@@ -124,7 +124,7 @@ def drawn_to(
     For each entry of `layout`, places and a mask, the share of the reading that happens outside is squared (Chen et al., 2024,
     "backward guidance"), averaged over layers and entries, and lessened along the gradient; of that the step is `strength`
     standard deviations. `conditioning` is that of one prompt without guidance. Layers that see fewer than 4 x 4 positions are
-    left out.
+    left out; ValueError if that leaves none.
     """
     with torch.enable_grad():
         moving = latents.detach().float().requires_grad_()
@@ -140,6 +140,9 @@ def drawn_to(
                 region = adaptive_max_pool2d(mask.float()[None], mean.shape[1:])[0].to(mean)
                 read = mean[list(places)].sum(0)
                 outside.append((1 - (read * region).sum() / read.sum()) ** 2)
+        if not outside:
+            raise ValueError(f"expected latents of at least 4 x 4 for a layout, got {latents.shape[2]} x {latents.shape[3]}; "
+                             "make a larger picture")  # fmt: skip
         gradient = torch.autograd.grad(torch.stack(outside).mean(), moving)[0]
     return (latents - strength * gradient / gradient.std().clamp(min=1e-12)).to(latents.dtype)
 

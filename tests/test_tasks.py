@@ -205,6 +205,7 @@ def test_a_small_picture_is_agreed_with_at_every_step(model, picture):
     trace = sdteach.generate(model, "a boat", steps=10, seed=2, small=small, height=104, width=128, guidance_scale=2.0)
     enlarged = small.resize((128, 104), Image.Resampling.BICUBIC)
     assert np.array_equal(trace.start, np.asarray(enlarged))
+    assert np.array_equal(trace.small, wanted)
     assert distance(back_projected(trace.image, small)) < 1 < distance(trace.image)
 
 
@@ -238,6 +239,11 @@ def test_a_layout_leaves_the_later_steps_to_themselves(model):
     assert moved == [True] * 2 + [False] * 7
     trace = sdteach.generate(model, "a red car", steps=2, layout=layout)
     assert trace.layout == layout
+
+
+def test_a_layout_needs_latents_with_room_for_boxes(model):
+    with pytest.raises(ValueError, match="at least 4 x 4 for a layout, got 3 x 3"):
+        sdteach.generate(model, "a red car", steps=2, layout={"car": (0.0, 0.0, 0.5, 0.5)}, height=24, width=24)
 
 
 def test_an_interrupted_task_returns_what_it_has(model, picture, mask):

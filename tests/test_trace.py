@@ -162,9 +162,13 @@ def refuse_nonsense(trace, tmp_path):
         "attention_heads: ": {"steps": (altered(step, attention=None, attention_heads={"a": np.ones((4, 5, 3, 3), np.float32)}),)},
         "steps": {"steps": (altered(step, latents=np.ones((1, 4, 2, 2), np.float32)),)},
         "preview": {"steps": (altered(step, preview=np.ones((2, 2), np.uint8)),)},
+        "start": {"start": trace.pixels[:-8]}, "start: ": {"start": trace.pixels.astype(np.float32)},
+        "mask": {"mask": np.ones((9, 5), bool)},
+        "mask: ": {"mask": np.ones((72, 40), np.uint8)}, "small": {"small": np.ones((9, 5), np.uint8)}, "strength": {"strength": 0.0},
+        "strength: ": {"strength": "1"}, "box": {"layout": {"car": (0.5, 0.0, 0.4, 1.0)}}, "at least one word": {"layout": {}},
     }  # fmt: skip
     for reason, changes in cases.items():
-        refused(tmp_path, trace_module._to_bytes(altered(trace, **changes)), reason)
+        refused(tmp_path, trace_module._to_bytes(altered(trace, **changes)), reason.removesuffix(": "))
 
 
 def test_another_version_and_extra_tensors_are_refused(trace, tmp_path, monkeypatch):
