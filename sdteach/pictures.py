@@ -79,7 +79,7 @@ def open_mask(path: str | PathLike, picture: Image.Image, height: int, width: in
 def open_layout(path: str | PathLike) -> dict[str, Box]:
     """A layout from a JSON file such as {"car": [0.1, 0.5, 0.5, 0.9]}; see `checked_layout`. Raises ValueError for anything else."""
     try:
-        pairs = json.loads(Path(path).read_text("utf-8"), object_pairs_hook=list)
+        pairs = json.loads(Path(path).read_text("utf-8-sig"), object_pairs_hook=list)
     except (ValueError, RecursionError) as error:
         raise ValueError(f'expected JSON such as {{"car": [0.1, 0.5, 0.5, 0.9]}}, got {path}: {error}') from error
     if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
@@ -105,11 +105,15 @@ def checked_layout(layout: Mapping[str, Box]) -> dict[str, Box]:
 
 
 def box_mask(box: Box, height: int, width: int) -> Bool[np.ndarray, "height width"]:
-    """The positions whose centres lie in the box; at least one."""
+    """The positions whose centres lie in the box: at least one row and one column, however thin it is."""
     left, top, right, bottom = box
-    rows, columns = (np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width
-    inside = np.outer((rows > top) & (rows < bottom), (columns > left) & (columns < right))
-    inside[min(int((top + bottom) / 2 * height), height - 1), min(int((left + right) / 2 * width), width - 1)] = True
+    return np.outer(_between(top, bottom, height), _between(left, right, width))
+
+
+def _between(low, high, count):
+    centres = (np.arange(count) + 0.5) / count
+    inside = (centres > low) & (centres < high)
+    inside[min(int((low + high) / 2 * count), count - 1)] |= not inside.any()
     return inside
 
 
