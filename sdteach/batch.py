@@ -3,9 +3,13 @@
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from inspect import signature
 from io import BytesIO
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +26,8 @@ from .trace import write_atomically
 # Two cores make 129, 177, 200, 224, 239 pictures of picturebook a minute in batches of 1, 2, 4, 8, 16 (tests/benchmarks/batch.py);
 # the larger they are, the less evenly several processes share them. For a GPU the size is a guess: none was at hand.
 ON_CPU, ON_GPU = 8, 32
+SETTINGS = signature(partial(generate_batch, None, (), ()))  # what may be said of a batch besides prompts and seeds
+PATIENCE = timedelta(weeks=4)  # of a process for those whose share takes longer; torch would give up after ten minutes on a GPU
 
 
 @dataclass(frozen=True)
@@ -32,17 +38,22 @@ class Order:
     seed: int
 
 
-def paint_all(model: StableDiffusion, orders: Sequence[Order], folder: Path, batch_size: int | None = None, **settings) -> list[Path]:
+def paint_all(
+    model: StableDiffusion, orders: Sequence[Order], folder: str | PathLike, batch_size: int | None = None, **settings
+) -> list[Path]:
     """Paint a PNG for each order into `folder`, and return their paths; `settings` are those of `pipeline.generate_batch`.
 
     A name carries a hash of all that made the picture; one that is there is not painted again. Batches are cut from the whole list,
     whatever is there already and however many processes share the work: rounding depends on a batch's make-up, so only then does
-    sharing, or going on after a stop, give the same files to the last byte. Under `accelerate launch` each process paints its part
-    of the batches. A batch that does not fit into memory is made smaller until it does. With a mask, what lies outside is pasted back.
+    sharing, or going on after a stop, give the same files to the last byte, with as many threads. Under `accelerate launch` each
+    process paints its part of the batches. A batch that does not fit into memory is halved until it does. With a mask, what lies
+    outside is pasted back. Raises ValueError for a value that cannot be used, or if not even one picture fits.
     """
-    state = PartialState(cpu=model.device.type == "cpu")
-    size = batch_size or (ON_CPU if model.device.type == "cpu" else ON_GPU)
-    files = _files(model, orders, folder, settings)
+    size = (ON_CPU if model.device.type == "cpu" else ON_GPU) if batch_size is None else batch_size
+    if size < 1:
+        raise ValueError(f"expected batch_size to be at least 1, got {size}; None is what suits the device")
+    files = _files(model, orders, Path(folder), settings)
+    state = PartialState(cpu=model.device.type == "cpu", timeout=PATIENCE)
     batches = [slice(start, start + size) for start in range(0, len(orders), size)]
     with state.split_between_processes(batches) as mine:
         told = "painting" if state.num_processes == 1 else f"painting, one of {state.num_processes} shares"
@@ -62,19 +73,32 @@ def _paint(model, orders, files, settings):
                 generate_batch(model, [order.prompt for order in part], [order.seed for order in part], **settings)]  # fmt: skip
 
     picture, mask = settings.get("image"), settings.get("mask")
-    for image, file in zip(find_executable_batch_size(painted, starting_batch_size=len(orders))(), files, strict=True):
+    fitting = find_executable_batch_size(painted, len(orders), _halves(len(orders)).__next__)
+    for image, file in zip(fitting(), files, strict=True):
         pixels = np.asarray(image) if mask is None else pasted_back(np.asarray(image), np.asarray(picture.convert("RGB")), mask)
         if not file.exists():
             Image.fromarray(pixels).save(data := BytesIO(), "PNG")
             write_atomically(file, data.getvalue())
 
 
+def _halves(size: int) -> Iterator[int]:
+    """Smaller and smaller batches. Raises ValueError after one of a single picture."""
+    while size > 1:
+        yield (size := size // 2)
+    raise ValueError("expected memory for at least one picture, got less; make smaller pictures")
+
+
 def _files(model, orders, folder, settings):
-    image = settings.get("image")
-    height, width = (image.height, image.width) if image else picture_size(model, settings.get("height"), settings.get("width"))
+    given = SETTINGS.bind(**settings)
+    given.apply_defaults()
+    settings = given.arguments
+    image = settings["image"]
+    height, width = (image.height, image.width) if image else picture_size(model, settings["height"], settings["width"])
+    # What begins with an underscore is diffusers' own bookkeeping, some of it in another order in every process.
+    schedule = {name: value for name, value in model.scheduler.config.items() if not name.startswith("_")}
     made_by = {name: _told(value) for name, value in settings.items()} | {
         "model": fingerprint(model.text_encoder, model.vae, model.unet), "dtype": str(model.dtype), "height": height, "width": width,
-        "scheduler": [settings.get("scheduler"), type(model.scheduler).__name__, dict(model.scheduler.config)],
+        "scheduler": [settings["scheduler"], type(model.scheduler).__name__, schedule],
     }  # fmt: skip
     files = []
     for order in orders:

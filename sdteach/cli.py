@@ -31,11 +31,21 @@ def main() -> None:
     try:
         app()
     except (ValueError, OSError) as error:
-        asides.print(Text.assemble(("Error: ", "bold red"), str(error)), soft_wrap=True)
-        sys.exit(1)
+        _end_with(error)
+    except RuntimeError as error:
+        from accelerate.utils.memory import should_reduce_batch_size
+
+        if not should_reduce_batch_size(error):
+            raise
+        _end_with("expected more memory than there is; make a smaller picture, or collect less of the run")
     except KeyboardInterrupt:
         asides.print("\nStopped.")
         sys.exit(130)
+
+
+def _end_with(mistake):
+    asides.print(Text.assemble(("Error: ", "bold red"), str(mistake)), soft_wrap=True)
+    sys.exit(1)
 
 
 @app.callback()
@@ -154,11 +164,10 @@ def _load(model, device):
     """The model; on several processes each on a device of its own."""
     from .model import load_model
 
-    if device is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if device is None and "LOCAL_RANK" in os.environ:
         import torch
-        from accelerate import PartialState
 
-        device = PartialState(cpu=not torch.cuda.is_available()).device
+        device = f"cuda:{os.environ['LOCAL_RANK']}" if torch.cuda.is_available() else None
     return load_model(model, device)
 
 
@@ -187,10 +196,12 @@ def _given(model, image, mask, strength, height, width):
 
 
 def _resized(path, picture, height, width):
+    from PIL import Image
+
     if picture.size == (width, height):
         return picture
     warnings.warn(f"{path} was {picture.width} x {picture.height}, brought to {width} x {height}", stacklevel=2)
-    return picture.resize((width, height))
+    return picture.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def _seeds(text):
@@ -198,9 +209,10 @@ def _seeds(text):
     seeds = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and not 0 <= int(last) - int(first) < MOST_SEEDS):
-            raise ValueError(f"expected --seeds such as 0-15 or 3,7,20-29, at most {MOST_SEEDS:,}, got {text!r}")
-        seeds += range(int(first), int(last if dash else first) + 1)
+        ends = [int(end) if end.isdecimal() and len(end) < 20 else -1 for end in (first, last if dash else first)]
+        if not 0 <= ends[0] <= ends[1] < 2**63 or len(seeds) + ends[1] - ends[0] >= MOST_SEEDS:
+            raise ValueError(f"expected --seeds such as 0-15 or 3,7,20-29, at most {MOST_SEEDS:,} and below 2**63, got {text!r:.80}")
+        seeds += range(ends[0], ends[1] + 1)
     return list(dict.fromkeys(seeds))
 
 
@@ -255,7 +267,9 @@ def _check_folder(folder, refused):
     """ValueError for what does not go with several pictures, or a folder that cannot be written to."""
     if wrong := [name for name, value in refused.items() if value]:
         raise ValueError(f"expected one prompt and one seed with {', '.join(wrong)}, got several pictures to paint")
-    if folder.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp") or folder.is_file():
+    from PIL import Image
+
+    if folder.suffix.lower() in Image.registered_extensions() or folder.is_file():
         raise ValueError(f"expected --out to name a folder for several pictures, got {folder}")
     _check_writable(folder / "grid.png")
 
@@ -325,7 +339,11 @@ def doctor() -> None:
     sys.exit(1 if ill else 0)
 
 
-@app.command(epilog="Example:  [bold]sdteach train runs/first --share 0.01[/]   a rehearsal")
+@app.command(
+    epilog="""Example:  [bold]sdteach train runs/first --share 0.01[/]   a rehearsal
+
+On several processes:  [bold]accelerate launch --multi_gpu --num_processes 2 -m sdteach train runs/first[/]"""
+)
 def train(
     folder: Annotated[Path, typer.Argument(help="Where scenes, states, loss curves, samples and the finished checkpoint go.")],
     preset: Annotated[str, typer.Option(help="cpu (a dozen objects, hours on two cores) or accelerator (the whole world).")] = "cpu",

@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+from diffusers import PNDMScheduler
 from PIL import Image
 
 import sdteach
@@ -96,21 +98,48 @@ def test_so_are_the_weights_and_the_usual_size_is_no_other(random_model, tmp_pat
     assert files[0] == batch._files(random_model, ORDERS[:1], tmp_path, {"steps": 2, "height": 72, "width": 72})
 
 
-def test_a_batch_that_does_not_fit_is_made_smaller(random_model, painted, tmp_path, monkeypatch):
+@pytest.mark.parametrize("usual", [{"guidance_scale": 7.5}, {"negative_prompt": "", "strength": None, "image": None}])
+def test_what_is_usual_may_be_said_or_not(random_model, tmp_path, usual):
+    said, unsaid = (batch._files(random_model, ORDERS, tmp_path, settings) for settings in (SETTINGS | usual, SETTINGS))
+    assert said == unsaid
+
+
+def test_names_are_the_same_in_every_process(random_model, tmp_path):
+    """What a checkpoint's scheduler leaves out, diffusers lists in the order of a set, another one in each process."""
+    names = []
+    for left_out in (["prediction_type", "timestep_spacing"], ["timestep_spacing", "prediction_type"]):
+        scheduler = PNDMScheduler.from_config(random_model.scheduler.config)
+        scheduler.register_to_config(_use_default_values=left_out)
+        names.append(batch._files(replace(random_model, scheduler=scheduler), ORDERS, tmp_path, SETTINGS))
+    assert names[0] == names[1]
+
+
+def test_a_batch_that_does_not_fit_is_halved(random_model, painted, tmp_path, monkeypatch):
     tried, generate = [], batch.generate_batch
 
     def cramped(model, prompts, seeds, **settings):
         tried.append(len(prompts))
-        if len(prompts) > 2:
+        if len(prompts) > 3:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 7 GiB")
         return generate(model, prompts, seeds, **settings)
 
     monkeypatch.setattr(batch, "generate_batch", cramped)
     files = paint_all(random_model, ORDERS, tmp_path, 6, **SETTINGS)
-    assert tried[0] == 6
-    assert tried[-1] == 2
+    assert tried == [6, 3, 3]
     for file, same in zip(files, painted[1], strict=True):
         assert np.abs(np.asarray(Image.open(file), int) - np.asarray(Image.open(same), int)).max() <= 1
+
+
+def test_what_cannot_be_is_refused(random_model, tmp_path, monkeypatch):
+    for size in (0, -1):
+        with pytest.raises(ValueError, match="batch_size to be at least 1"):
+            paint_all(random_model, ORDERS, tmp_path, size, **SETTINGS)
+    with pytest.raises(TypeError, match="nonsense"):
+        paint_all(random_model, ORDERS, tmp_path, nonsense=3)
+    monkeypatch.setattr(batch, "generate_batch", mock.Mock(side_effect=torch.OutOfMemoryError(" out of memory.")))
+    with pytest.raises(ValueError, match="memory for at least one picture"):
+        paint_all(random_model, ORDERS, str(tmp_path), **SETTINGS)
+    assert not contents(tmp_path)
 
 
 def test_after_inpainting_the_rest_is_pasted_back(random_model, tmp_path):

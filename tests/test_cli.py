@@ -6,9 +6,11 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import sdteach
@@ -163,6 +165,23 @@ def test_a_picture_is_brought_to_a_size_with_a_word_about_it(sdteach_command, gi
     assert (Image.open(tmp_path / "o.png").size if status == 0 else None) == size
 
 
+def test_a_picture_is_shrunk_by_lanczos(sdteach_command, given, model, tmp_path):
+    assert sdteach_command("generate", "a car", "--out", "o.png", "--steps", 2, "--image", "large.jpg")[0] == 0
+    shrunk = Image.open(tmp_path / "large.jpg").resize((160, 104), Image.Resampling.LANCZOS)
+    expected = sdteach.generate(model, "a car", steps=2, image=shrunk).pixels
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "o.png")), expected)
+
+
+def test_too_little_memory_is_a_mistake_like_any_other(sdteach_command, monkeypatch):
+    monkeypatch.setattr("sdteach.pipeline.generate", mock.Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory. Tried 7 GiB")))
+    status, _, err = sdteach_command("generate", "a car", "--out", "o.png")
+    assert status == 1
+    assert "make a smaller picture" in err
+    monkeypatch.setattr("sdteach.pipeline.generate", mock.Mock(side_effect=RuntimeError("a fault of ours")))
+    with pytest.raises(RuntimeError, match="ours"):
+        sdteach_command("generate", "a car", "--out", "o.png")
+
+
 @pytest.mark.parametrize(("arguments", "hint"), [
     (("a car", "--mask", "mask.png"), "expected --image with --mask"),
     (("a car", "--strength", 0.5), "expected an image with strength"),
@@ -181,6 +200,9 @@ def test_a_picture_is_brought_to_a_size_with_a_word_about_it(sdteach_command, gi
     (("a car", "--seeds", "a"), "such as 0-15"),
     (("a car", "--seeds", "-3"), "such as 0-15"),
     (("a car", "--seeds", "0-100000000"), "at most 10,000"),
+    (("a car", "--seeds", "0-6000,10000-16000"), "at most 10,000"),
+    (("a car", "--seeds", "0-8,9223372036854775808"), "below 2**63"),
+    (("a car", "--seeds", "9" * 5000), "below 2**63"),
 ])  # fmt: skip
 def test_what_does_not_go_together_is_explained(sdteach_command, given, tmp_path, arguments, hint):
     before = sorted(tmp_path.iterdir())
@@ -188,6 +210,13 @@ def test_what_does_not_go_together_is_explained(sdteach_command, given, tmp_path
     assert status
     assert hint in err
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("out", ["many.gif", "many.JPEG", "layout.json"])
+def test_several_pictures_need_a_folder(sdteach_command, given, out):
+    status, _, err = sdteach_command("generate", "a car", "--seeds", "1,2", "--out", out)
+    assert status == 1
+    assert "a folder for several pictures" in err
 
 
 @pytest.mark.parametrize("option", ["--trace", "--sheet", "--layout"])
