@@ -367,7 +367,7 @@ def train(
     with quiet():
         tokenizer = CLIPTokenizer.from_pretrained(data_folder("assets") / EMBEDDED / "tokenizer")
     run(folder, tokenizer, recipe, stage, Watch(_draw_losses, _draw_samples))
-    if not stage or "pack" in stage:
+    if (not stage or "pack" in stage) and os.environ.get("RANK", "0") == "0":  # of several processes one speaks
         said.print(
             Text.assemble((str(folder / EMBEDDED), "bold"), "  the checkpoint; now: sdteach evaluate --model " + str(folder / EMBEDDED))
         )

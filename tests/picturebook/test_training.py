@@ -1,10 +1,13 @@
 """Training: killed and resumed equals unbroken, the losses are the papers', and a rehearsal gives a folder that loads."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,6 +140,43 @@ t.fitted(__import__("pathlib").Path(sys.argv[1]))
     assert reached[1] > reached[0]
 
 
+def test_two_processes_cut_off_once_train_what_one_does(tmp_path):
+    """Every phase of a toy recipe, one after the other: the same loss curves, weights and, since Adam hides their scale, gradients."""
+    toy, launch = Path(__file__).with_name("toy_training.py"), ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    environment = os.environ | {"PYTHONPATH": str(PICTUREBOOK.parents[1]), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    start = partial(subprocess.Popen, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    shared = [sys.executable, *launch, "--main_process_port", "0", toy, tmp_path / "shared"]
+    alone, cut_off = start([sys.executable, toy, tmp_path / "alone"]), start(shared)
+    while not (tmp_path / "shared" / "clip" / "state.safetensors").exists():
+        time.sleep(0.05)
+        assert cut_off.poll() is None, cut_off.stdout.read()
+    cut_off.terminate()
+    cut_off.communicate(timeout=60)
+    for process in (start(shared), alone):
+        told, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, told
+        assert told.count("painted samples_000006.png") == 4
+        assert told.count("clip: top-1") == 1
+    assert cut_off.returncode != 0
+    for phase in ("clip", "vae", "decoder", "unet_single", "unet_small", "unet_large", "unet_guidance"):
+        folders = [tmp_path / name / phase for name in ("alone", "shared")]
+        logs = [[json.loads(line) for line in (folder / "loss.jsonl").read_text().splitlines()] for folder in folders]
+        assert [line["step"] for line in logs[1]] == [2, 4, 6]
+        assert [line["loss"] for line in logs[1]] == pytest.approx([line["loss"] for line in logs[0]], rel=1e-4, abs=1.1e-5)
+        one, two = (load_file(folder / "state.safetensors") for folder in folders)
+        for name in one:
+            torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-4, msg=f"{phase}: {name}")
+    assert damaged_files(tmp_path / "shared" / "picturebook") == []
+
+
+def test_what_processes_cannot_share_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(Accelerator, "num_processes", 3)
+    with pytest.raises(ValueError, match="3 processes can share evenly, got 4 for odd"):
+        fitted(tmp_path / "odd")
+    with pytest.raises(ValueError, match="expected one process for the judge, got 3"):
+        train(tmp_path, None, PRESETS["cpu"], ("judge",))
+
+
 def test_the_contrastive_loss_is_clips():
     """Figure 3 of the paper, in numpy."""
     torch.manual_seed(0)
@@ -163,11 +203,9 @@ def test_cutting_the_padding_off_changes_nothing_pooled(model):
 def test_the_denoising_loss_is_weighted_by_min_snr(random_model):
     objective = unet.DenoisingObjective(random_model.unet, new_scheduler())
     latents, text = torch.randn(3, 4, 9, 9), torch.randn(3, 77, 24)
+    noise, timestep = torch.randn_like(latents), torch.randint(1000, (3,))
     with torch.no_grad():
-        torch.manual_seed(4)
-        found = objective(latents, text).item()
-        torch.manual_seed(4)
-        noise, timestep = torch.randn_like(latents), torch.randint(1000, (3,))
+        found = objective(latents, text, noise, timestep).item()
         losses = []
         for i, t in enumerate(timestep.tolist()):
             kept = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)[t]
@@ -192,8 +230,9 @@ def test_the_flatter_crops_are_thrown_away():
         pictures = torch.stack([torch.full((128, 128, 3), 9), torch.randint(255, (128, 128, 3))]).to(torch.uint8)
 
     torch.manual_seed(0)
-    (crops,) = vae.crops(Scenes, 40)()
+    crops, noise = vae.crops(Scenes, 40)()
     assert crops.shape == (40, 3, 64, 64)
+    assert noise.shape == vae.new_vae((8,) * 4).encode(crops).latent_dist.mean.shape
     assert (crops.std(dim=(1, 2, 3)) > 0.1).sum() >= 30
 
 
@@ -204,10 +243,12 @@ def test_one_caption_in_ten_is_dropped(model):
 
     torch.manual_seed(0)
     draw = unet.noisy_pairs(model.vae, model.text_encoder, model.tokenizer, Scenes, 500)
-    latents, text = draw()
+    latents, text, noise, timestep = draw()
     empty = sdteach.encode_text(model, "").last_hidden_state
     dropped = torch.isclose(text[:, 5], empty[5], atol=1e-2).all(1)
-    assert latents.shape == (500, 4, 8, 8)
+    assert latents.shape == noise.shape == (500, 4, 8, 8)
+    assert timestep.min() >= 0
+    assert 900 < timestep.max() < 1000
     assert 25 < dropped.sum() < 80
 
 
@@ -216,7 +257,7 @@ def test_a_crop_is_a_piece_of_a_picture():
         pictures = torch.arange(3 * 70 * 66 * 3).reshape(3, 70, 66, 3).remainder(251).to(torch.uint8)
 
     Scenes.pictures = Scenes.pictures[:, :66]
-    (crops,) = vae.crops(Scenes, 4)()
+    crops, _ = vae.crops(Scenes, 4)()
     pixels = ((crops + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
     pieces = [Scenes.pictures[i, y : y + 64, x : x + 64] for i in range(3) for y in range(3) for x in range(3)]
     for crop in pixels:
@@ -238,16 +279,14 @@ def test_the_decoder_learns_alone_and_things_count_four_times(tmp_path):
     before = {name: value.clone() for name, value in autoencoder.state_dict().items()}
     picture = torch.full((1, 3, 16, 16), -0.5)
     picture[:, 0, 3:8, 3:8] = 0.5
-    objective = vae.DecodingObjective(autoencoder)
+    objective, noise = vae.DecodingObjective(autoencoder), torch.randn(1, 4, 2, 2)
     with torch.no_grad():
-        torch.manual_seed(3)
-        latents = autoencoder.encode(picture).latent_dist.sample()
-        guess = autoencoder.decode(latents).sample
-        torch.manual_seed(3)
-        found = objective(picture) - vae.reconstruction_loss(guess, picture)
+        posterior = autoencoder.encode(picture).latent_dist
+        guess = autoencoder.decode(posterior.mean + posterior.std * noise).sample
+        found = objective(picture, noise) - vae.reconstruction_loss(guess, picture)
     error = (guess - picture).abs()
     assert found.item() == pytest.approx((error.mean() + 3 * error[:, :, 3:8, 3:8].sum() / error.numel()).item(), rel=1e-4)
-    loop.fit(objective, lambda: lambda: (picture,), PHASE, tmp_path, 7, Accelerator(cpu=True))
+    loop.fit(objective, lambda: lambda: (picture, noise), PHASE, tmp_path, 7, Accelerator(cpu=True))
     moved = {name.split(".")[0] for name, value in autoencoder.state_dict().items() if not torch.equal(value, before[name])}
     assert moved == {"decoder", "post_quant_conv"}
 
@@ -256,6 +295,7 @@ def test_guided_by_the_usual_scale_it_says_what_its_teacher_says_guided_by_the_b
     """The loss in plain numbers; and it is zero for the student whose caption makes 3 / 7.5 of the difference."""
     teacher, best = random_model.unet, 3.0
     empty, text, latents = torch.randn(2, 77, 24), torch.randn(2, 77, 24), torch.randn(2, 4, 9, 9)
+    noise, timestep = torch.randn_like(latents), torch.randint(1000, (2,))
 
     class Shrunk(torch.nn.Module):
         def forward(self, noisy, timestep, states):
@@ -264,12 +304,9 @@ def test_guided_by_the_usual_scale_it_says_what_its_teacher_says_guided_by_the_b
 
     right, itself = (unet.GuidanceObjective(student, teacher, new_scheduler(), best) for student in (Shrunk(), teacher))
     with torch.no_grad():
-        assert right(latents, text, empty).item() < 1e-10
-        assert itself(latents, text, empty).item() > 1e-6
-        torch.manual_seed(4)
-        found = itself(latents, text, empty).item()
-        torch.manual_seed(4)
-        noise, timestep = torch.randn_like(latents), torch.randint(1000, (2,))
+        assert right(latents, text, empty, noise, timestep).item() < 1e-10
+        found = itself(latents, text, empty, noise, timestep).item()
+        assert found > 1e-6
         losses = []
         for i, t in enumerate(timestep.tolist()):
             kept = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)[t]

@@ -1,15 +1,18 @@
 """From nothing to `assets/picturebook`: draw, then train CLIP, the VAE and the UNet, then pack the folder."""
 
+import os
 import time
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 from safetensors.torch import save_model
 from torch import nn
 from transformers import CLIPTokenizer
@@ -42,8 +45,14 @@ def train(work: Path, tokenizer: CLIPTokenizer, recipe: Recipe, stages=None, wat
 
     The finished checkpoint lies in `work`/picturebook, a finished judge in `work`/judge. Where there is a GPU the
     arithmetic is bfloat16. Raises FileNotFoundError if an earlier stage is missing.
+
+    Under `accelerate launch` the processes share every batch, on CPUs if there is no GPU; the main one alone draws, writes
+    and packs, with the others waiting for as long as that takes.
     """
-    workshop = Workshop(work, tokenizer, recipe, watch, Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no"))
+    gpu, several = torch.cuda.is_available(), int(os.environ.get("WORLD_SIZE", "1")) > 1
+    patience = InitProcessGroupKwargs(timeout=timedelta(days=1))
+    accelerator = Accelerator(cpu=several and not gpu, mixed_precision="bf16" if gpu else "no", kwargs_handlers=[patience])
+    workshop = Workshop(work, tokenizer, recipe, watch, accelerator)
     for name, stage in STAGES.items():
         if name in (stages or USUAL_STAGES):
             stage(workshop)
@@ -71,7 +80,8 @@ class Workshop:
             "single": (64, recipe.large_scenes + recipe.small_scenes, 1),
             "held_out": (128, HELD_OUT_SEED, None),
         }[name]
-        return draw_scenes(self.work / name, getattr(recipe, f"{name}_scenes"), canvas, grammar, first_seed, objects)
+        with self.accelerator.main_process_first():
+            return draw_scenes(self.work / name, getattr(recipe, f"{name}_scenes"), canvas, grammar, first_seed, objects)
 
     def run(self, name, objective, prepare, saved=lambda step, averaged: None):
         """Train the phase called `name` in the folder of that name; returns the averaged objective."""
@@ -123,21 +133,23 @@ def _clip(workshop):
     scenes, held_out = workshop.scenes("large").to(workshop.device), workshop.scenes("held_out")
     towers = workshop.run("clip", clip.ContrastiveObjective, partial(clip.pairs, scenes, workshop.tokenizer)).cpu()
     ids = workshop.tokenizer(held_out.captions, padding="longest", return_tensors="pt").input_ids
-    print(f"clip: top-1 of {len(ids)} held-out scenes {clip.top1(towers, ids, to_tensor(held_out.pictures)):.1%}")
+    workshop.accelerator.print(f"clip: top-1 of {len(ids)} held-out scenes {clip.top1(towers, ids, to_tensor(held_out.pictures)):.1%}")
 
 
 def _vae(workshop):
     scenes, held_out = workshop.scenes("large").to(workshop.device), workshop.scenes("held_out")
     objective = partial(vae.AutoencodingObjective, workshop.recipe.vae_channels)
     autoencoder = workshop.run("vae", objective, partial(vae.crops, scenes)).vae.cpu()
-    print(f"vae: {vae.psnr(autoencoder, to_tensor(held_out.pictures)):.2f} dB on {len(held_out.captions)} held-out scenes")
+    psnr = vae.psnr(autoencoder, to_tensor(held_out.pictures))
+    workshop.accelerator.print(f"vae: {psnr:.2f} dB on {len(held_out.captions)} held-out scenes")
 
 
 def _decoder(workshop):
     scenes, held_out = workshop.scenes("large").to(workshop.device), workshop.scenes("held_out")
     autoencoder = load_averaged(vae.AutoencodingObjective(workshop.recipe.vae_channels), workshop.work / "vae").vae
     autoencoder = workshop.run("decoder", partial(vae.DecodingObjective, autoencoder), partial(vae.crops, scenes)).vae.cpu()
-    print(f"decoder: {vae.psnr(autoencoder, to_tensor(held_out.pictures)):.2f} dB on {len(held_out.captions)} held-out scenes")
+    psnr = vae.psnr(autoencoder, to_tensor(held_out.pictures))
+    workshop.accelerator.print(f"decoder: {psnr:.2f} dB on {len(held_out.captions)} held-out scenes")
 
 
 def _unet(workshop):
@@ -169,10 +181,14 @@ def _pack(workshop):
     denoiser = unet.GuidanceObjective(unet.new_unet(workshop.recipe.unet_channels), nn.Identity(), new_scheduler(), 1.0)
     denoiser = load_averaged(denoiser, workshop.work / "unet_guidance").unet
     towers, autoencoder = workshop.towers().cpu(), workshop.autoencoder().cpu()
-    pack(workshop.work / "picturebook", workshop.recipe.grammar, workshop.tokenizer, towers, autoencoder, denoiser)
+    if workshop.accelerator.is_main_process:
+        pack(workshop.work / "picturebook", workshop.recipe.grammar, workshop.tokenizer, towers, autoencoder, denoiser)
+    workshop.accelerator.wait_for_everyone()
 
 
 def _judge(workshop):
+    if (processes := workshop.accelerator.num_processes) > 1:  # its losses are means over things, of which rows have one or more
+        raise ValueError(f"expected one process for the judge, got {processes}; train it without accelerate launch")
     seeing = workshop.run("judge", judge.SeeingObjective, partial(judge.sights, autoencoder=workshop.autoencoder())).cpu()
     save_model(seeing.eyes.half(), workshop.work / "judge" / "judge.safetensors")
 

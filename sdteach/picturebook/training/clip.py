@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from torch import nn
+from torch.distributed import all_gather, get_rank, get_world_size, is_initialized
 from torch.nn.functional import cross_entropy, normalize
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -14,7 +15,10 @@ TOWER = dict(hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=4
 
 
 class ContrastiveObjective(nn.Module):
-    """Symmetric cross-entropy over all pairs of a batch; the temperature is learned (CLIP, figure 3)."""
+    """Symmetric cross-entropy over all pairs of a batch; the temperature is learned (CLIP, figure 3).
+
+    Every caption is told from all pictures of the batch, also those of other processes: so each process sees the whole loss.
+    """
 
     def __init__(self):
         super().__init__()
@@ -25,11 +29,25 @@ class ContrastiveObjective(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(np.log(1 / 0.07), dtype=torch.float32))
 
     def forward(self, ids, pictures):
-        texts = normalize(self.text_projection(self.text_encoder(ids).pooler_output))
-        images = normalize(self.image_encoder(pictures).image_embeds)
+        texts = _of_all_processes(normalize(self.text_projection(self.text_encoder(ids).pooler_output)))
+        images = _of_all_processes(normalize(self.image_encoder(pictures).image_embeds))
         logits = self.logit_scale.clamp(max=np.log(100)).exp() * texts @ images.T
         truth = torch.arange(len(logits), device=logits.device)
         return (cross_entropy(logits, truth) + cross_entropy(logits.T, truth)) / 2
+
+
+def _of_all_processes(features):
+    """The rows of the whole batch.
+
+    Gradients come back to a process for its own rows alone, and are then averaged over processes: so each counts for all.
+    """
+    if not is_initialized():
+        return features
+    rows = [torch.empty_like(features) for _ in range(get_world_size())]
+    all_gather(rows, features.detach())
+    features.register_hook(lambda gradient: gradient * len(rows))
+    rows[get_rank()] = features
+    return torch.cat(rows)
 
 
 def pairs(scenes, tokenizer, batch):

@@ -27,25 +27,34 @@ def fit(objective: nn.Module, prepare: Callable[[], Callable[[], tuple[Tensor, .
 
     All randomness of a step comes from (seed, step), so a run that resumes from `folder` equals an unbroken one (to the last
     bit on a CPU). Mean losses go to `folder`/loss.jsonl; `saved(step, average)` is called whenever the state was saved.
+
+    Under `accelerate launch` every process draws the same batch and keeps its share of the rows, so that several processes
+    train what one does; hence what is random about a row must come from `draw`, and the loss be a mean over rows. Only the
+    main process writes and calls `saved`. Raises ValueError if the processes cannot share the batch evenly.
     """
+    if phase.batch % accelerator.num_processes:
+        raise ValueError(f"expected a batch that {accelerator.num_processes} processes can share evenly, got {phase.batch} for "
+                         f"{folder.name}; launch a number of processes that divides it")  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     objective.to(accelerator.device)
     optimizer = torch.optim.AdamW(objective.parameters(), phase.learning_rate, (0.9, 0.99), weight_decay=phase.weight_decay)
     averaged = AveragedModel(objective, multi_avg_fn=get_ema_multi_avg_fn(phase.ema_decay))
     done = _load_state(folder / "state.safetensors", objective, averaged, optimizer)
-    log = _reopened(folder / "loss.jsonl", done)
+    log = folder / "loss.jsonl"
+    if accelerator.is_main_process:
+        _cut_back(log, done)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", phase.learning_rate)
     schedule = get_cosine_schedule_with_warmup(optimizer, phase.warmup, phase.steps, last_epoch=done - 1)
     model, optimizer = accelerator.prepare(objective, optimizer)
     model.train()
     draw, losses, last = prepare() if done < phase.steps else None, [], time.monotonic()
-    bar = tqdm(range(done, phase.steps), folder.name, phase.steps, initial=done, mininterval=5)
+    bar = tqdm(range(done, phase.steps), folder.name, phase.steps, initial=done, mininterval=5, disable=not accelerator.is_main_process)
     for step in bar:
         torch.manual_seed(seed * 1_000_003 + step)
-        batch = [part.to(accelerator.device) for part in draw()]
+        share = [part.chunk(accelerator.num_processes)[accelerator.process_index].to(accelerator.device) for part in draw()]
         with accelerator.autocast():
-            loss = model(*batch)
+            loss = model(*share)
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -55,8 +64,10 @@ def fit(objective: nn.Module, prepare: Callable[[], Callable[[], tuple[Tensor, .
         losses.append(loss.detach())
         if (step + 1) % LOG_EVERY and step + 1 < phase.steps:
             continue
-        mean = torch.stack(losses).mean().item()
+        mean = accelerator.reduce(torch.stack(losses).mean(), "mean").item()
         losses.clear()
+        if not accelerator.is_main_process:
+            continue
         bar.set_postfix(loss=f"{mean:.4f}")
         with log.open("a") as file:
             file.write(json.dumps({"step": step + 1, "loss": round(mean, 5)}) + "\n")
@@ -65,15 +76,15 @@ def fit(objective: nn.Module, prepare: Callable[[], Callable[[], tuple[Tensor, .
             saved(step + 1, averaged.module)
             model.train()
             last = time.monotonic()
+    accelerator.wait_for_everyone()
     return averaged.module.eval()
 
 
-def _reopened(log, done):
-    """The log of losses, without what came after the state that was saved last: it will come again."""
+def _cut_back(log, done):
+    """Take from the log of losses what came after the state that was saved last: it will come again."""
     if log.exists():
         lines = [line for line in log.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] <= done]
         log.write_text("".join(f"{line}\n" for line in lines))
-    return log
 
 
 def _save_state(path, step, objective, averaged, optimizer):

@@ -47,10 +47,10 @@ class Recipe:
     seed: int = 0
 
     def shortened(self, share: float) -> "Recipe":
-        """The same recipe with `share` (0..1) of all scenes and steps, and batches of 32 at most: a rehearsal."""
+        """The same recipe with `share` (0..1) of all scenes and steps, batches of 32 at most and as many scenes at least: a rehearsal."""
         phases = {name: replace(phase, steps=max(2, round(phase.steps * share)), batch=min(phase.batch, 32), warmup=1)
                   for name, phase in vars(self).items() if isinstance(phase, Phase)}  # fmt: skip
-        counts = {name: max(16, round(count * share)) for name, count in vars(self).items() if name.endswith("_scenes")}
+        counts = {name: max(32, round(count * share)) for name, count in vars(self).items() if name.endswith("_scenes")}
         return replace(self, **phases, **counts)
 
 

@@ -9,6 +9,7 @@ from tqdm.auto import tqdm
 
 from .clip import WIDTH
 from .data import to_tensor
+from .folder import new_scheduler
 
 CAPTION_DROPOUT = 0.1
 SNR_LIMIT = 5.0
@@ -31,9 +32,7 @@ class DenoisingObjective(nn.Module):
         super().__init__()
         self.unet, self.scheduler = unet.to(memory_format=torch.channels_last), scheduler
 
-    def forward(self, latents, text):
-        noise = torch.randn_like(latents)
-        timestep = torch.randint(self.scheduler.config.num_train_timesteps, (len(latents),), device=latents.device)
+    def forward(self, latents, text, noise, timestep):
         noisy = self.scheduler.add_noise(latents, noise, timestep)
         predicted = self.unet(noisy.contiguous(memory_format=torch.channels_last), timestep, text).sample
         snr = compute_snr(self.scheduler, timestep)
@@ -55,9 +54,7 @@ class GuidanceObjective(nn.Module):
         self.unet, self.scheduler, self.best = unet, scheduler, best
         self.teacher = [teacher.requires_grad_(False)]  # in a list: no part of the state that is trained and saved
 
-    def forward(self, latents, text, empty):
-        noise = torch.randn_like(latents)
-        timestep = torch.randint(self.scheduler.config.num_train_timesteps, (len(latents),), device=latents.device)
+    def forward(self, latents, text, empty, noise, timestep):
         noisy = self.scheduler.add_noise(latents, noise, timestep).repeat(2, 1, 1, 1)
         both = noisy.contiguous(memory_format=torch.channels_last), timestep.repeat(2), torch.cat([empty, text])
         unguided, told = self.unet(*both).sample.float().chunk(2)
@@ -98,25 +95,27 @@ def encode_captions(text_encoder, tokenizer, captions, batch=256):
 
 
 def latents_and_texts(vae, text_encoder, tokenizer, scenes, batch):
-    """Random batches of (latents sampled and scaled for the UNet, their caption's features, the empty caption's)."""
+    """Random batches of (latents sampled and scaled for the UNet, their caption's features, the empty caption's, noise, timesteps)."""
     means, stds = encode_pictures(vae, scenes.pictures)
     states, rows = encode_captions(text_encoder, tokenizer, scenes.captions)
+    timesteps = new_scheduler().config.num_train_timesteps
 
     def draw():
         chosen = torch.randint(len(means), (batch,)).to(means.device)
         latents = torch.normal(means[chosen].float(), stds[chosen].float()) * vae.config.scaling_factor
-        return latents, states[rows[chosen]].float(), states[-1:].float().expand(batch, -1, -1)
+        noise, timestep = torch.randn_like(latents), torch.randint(timesteps, (batch,), device=latents.device)
+        return latents, states[rows[chosen]].float(), states[-1:].float().expand(batch, -1, -1), noise, timestep
 
     return draw
 
 
 def noisy_pairs(vae, text_encoder, tokenizer, scenes, batch):
-    """Random batches of (latents, text features), one caption in ten dropped."""
-    triples = latents_and_texts(vae, text_encoder, tokenizer, scenes, batch)
+    """Random batches of (latents, text features, noise, timesteps), one caption in ten dropped."""
+    guided = latents_and_texts(vae, text_encoder, tokenizer, scenes, batch)
 
     def draw():
-        latents, texts, empty = triples()
+        latents, texts, empty, noise, timestep = guided()
         dropped = (torch.rand(batch, 1, 1) < CAPTION_DROPOUT).to(texts.device)
-        return latents, torch.where(dropped, empty, texts)
+        return latents, torch.where(dropped, empty, texts), noise, timestep
 
     return draw

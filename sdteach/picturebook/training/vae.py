@@ -26,9 +26,9 @@ class AutoencodingObjective(nn.Module):
         super().__init__()
         self.vae = new_vae(channels).to(memory_format=torch.channels_last)
 
-    def forward(self, pictures):
+    def forward(self, pictures, noise):
         posterior = self.vae.encode(pictures.contiguous(memory_format=torch.channels_last)).latent_dist
-        guess = self.vae.decode(posterior.sample()).sample.float()
+        guess = self.vae.decode(posterior.mean + posterior.std * noise).sample.float()
         kl = posterior.kl().mean() / posterior.mean[0].numel()
         return reconstruction_loss(guess, pictures) + 1e-4 * kl
 
@@ -46,10 +46,10 @@ class DecodingObjective(nn.Module):
         for part in (vae.decoder, vae.post_quant_conv):
             part.requires_grad_(True)
 
-    def forward(self, pictures):
+    def forward(self, pictures, noise):
         with torch.no_grad():
-            latents = self.vae.encode(pictures.contiguous(memory_format=torch.channels_last)).latent_dist.sample()
-        guess, weight = self.vae.decode(latents).sample.float(), 1 + 3 * off_ground(pictures).float()
+            posterior = self.vae.encode(pictures.contiguous(memory_format=torch.channels_last)).latent_dist
+        guess, weight = self.vae.decode(posterior.mean + posterior.std * noise).sample.float(), 1 + 3 * off_ground(pictures).float()
         return reconstruction_loss(guess, pictures) + (weight * (guess - pictures).abs()).mean()
 
 
@@ -74,9 +74,10 @@ def _opponent(rgb):
 
 
 def crops(scenes, batch):
-    """Random crops; of twice as many drawn most of those with more ground are thrown away, since flat ground teaches little.
+    """Random crops, and the noise by which their latents are sampled.
 
-    A quarter of the batch stays as it came: a decoder that never sees empty ground stains it.
+    Of twice as many crops drawn most of those with more ground are thrown away, since flat ground teaches little. A quarter
+    of the batch stays as it came: a decoder that never sees empty ground stains it.
     """
     device, edge = scenes.pictures.device, scenes.pictures.shape[1] - CROP + 1
     span = torch.arange(CROP, device=device)
@@ -87,7 +88,7 @@ def crops(scenes, batch):
         pieces = to_tensor(scenes.pictures[chosen, top + span[:, None], left + span])
         kept, others = pieces[: batch // 4], pieces[batch // 4 :]
         best = off_ground(others).float().mean((1, 2, 3)).topk(batch - len(kept)).indices
-        return (torch.cat([kept, others[best]]),)
+        return torch.cat([kept, others[best]]), torch.randn(batch, 4, CROP // 8, CROP // 8, device=device)
 
     return draw
 

@@ -1,0 +1,21 @@
+"""Trains a checkpoint of toy size into the folder that is named; alone, or its share under `accelerate launch`."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from transformers import CLIPTokenizer
+
+from sdteach.model import EMBEDDED, data_folder
+from sdteach.picturebook import training
+from sdteach.picturebook.training import PRESETS, Watch, loop, train
+from sdteach.picturebook.training.recipe import Phase
+
+PHASE = Phase(steps=6, batch=8, learning_rate=3e-4, ema_decay=0.8, warmup=2)
+PHASES = [name for name, value in vars(PRESETS["cpu"]).items() if isinstance(value, Phase)]
+RECIPE = replace(PRESETS["cpu"].shortened(0.0), vae_channels=(16,) * 4, unet_channels=(32,) * 3, **dict.fromkeys(PHASES, PHASE))
+
+if __name__ == "__main__":
+    loop.LOG_EVERY, loop.SAVE_EVERY, training.SHEET = 2, 0.0, 1
+    tokenizer = CLIPTokenizer.from_pretrained(data_folder("assets") / EMBEDDED / "tokenizer")
+    train(Path(sys.argv[1]), tokenizer, RECIPE, watch=Watch(samples=lambda file, pictures, captions: print("painted", file.name)))
