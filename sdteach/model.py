@@ -102,7 +102,7 @@ def load_model(
 
 def _made_for(kind):
     task = SPECIALISTS.get(kind)
-    return f", made for {task} alone; any text-to-image checkpoint does such tasks here, see lesson 08" if task else ""
+    return f", made for {task} alone; inpainting and upscaling work with any text-to-image checkpoint, see lesson 08" if task else ""
 
 
 def fingerprint(*parts: nn.Module) -> str:
