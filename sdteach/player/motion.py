@@ -1,0 +1,70 @@
+"""What moves on the page: every stop of the scrubber, as the pictures and maps that the script shows there."""
+
+import base64
+from io import BytesIO
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from ..plots.pictures import latent_colours
+from ..records import StepRecord
+from ..trace import Trace
+
+EDGE, GRID = 512, 32  # the longest edges of a step's picture and of an attention map
+PICTURES = {"preview": "the picture it predicts", "predicted_x0": "the latents it predicts, as colours", "latents": "what the UNet sees"}
+
+
+def motion(trace: Trace, quality: int | None) -> dict:
+    """What the script shows: the pictures of each step and of the result, and the maps of all words as bytes."""
+    main = main_part(trace)
+    each_step = any(step.attention or step.attention_heads for step in trace.steps)
+    return {
+        "words": list(trace.tokens.words), "told": PICTURES.get(main, "the picture"), "blocks": main != "preview", "grid": grid(trace),
+        "when": "in the last quarter of the run" if each_step else "over the whole run",
+        "maps": _maps(trace) if trace.layers else None, "latents": uri(latent_colours(trace.final_latents), quality),
+        "steps": [
+            {"t": step.timestep, "maps": _maps(trace, [step.index]) if each_step else None,
+             **{part: uri(pixels, quality) for part, pixels in parts(step, main).items()}}
+            for step in trace.steps
+        ],
+    }  # fmt: skip
+
+
+def main_part(trace: Trace) -> str | None:
+    """What is shown largest at each step: the best of what the steps hold."""
+    return next((name for name in PICTURES if any(getattr(step, name) is not None for step in trace.steps)), None)
+
+
+def parts(step: StepRecord, main: str | None = None) -> dict[str, UInt8[np.ndarray, "height width 3"]]:
+    """What a step holds, as pictures: latents and noise predictions as colours, `push` what guidance adds, `picture` its `main` part."""
+    held = {"latents": step.latents, "noise": step.noise, "uncond": step.noise_uncond}
+    if step.noise is not None and step.noise_uncond is not None:
+        held["push"] = step.noise - step.noise_uncond
+    shown = {name: latent_colours(values) for name, values in held.items() if values is not None}
+    if main and (largest := getattr(step, main)) is not None:
+        shown["picture"] = largest if main == "preview" else latent_colours(largest)
+    return shown
+
+
+def grid(trace: Trace) -> tuple[int, int]:
+    """Width and height of the maps that the page draws."""
+    height, width = trace.final_latents.shape[2:]
+    scale = min(1, GRID / max(height, width))
+    return max(round(width * scale), 1), max(round(height * scale), 1)
+
+
+def _maps(trace, steps=None):
+    """Where each word was read, `Trace.heat_map` of one after the other, as base64 of a byte for each position."""
+    heats = [Image.fromarray(trace.heat_map(word, steps)).resize(grid(trace), Image.Resampling.BOX)
+             for word in range(len(trace.tokens.words))]  # fmt: skip
+    return base64.b64encode(b"".join(np.round(np.asarray(heat) * 255).astype(np.uint8).tobytes() for heat in heats)).decode()
+
+
+def uri(pixels: UInt8[np.ndarray, "height width 3"], quality: int | None, edge: int = EDGE) -> str:
+    """A picture as a data URI: exactly (quality None), or lossily with edges of at most `edge`."""
+    image, data = Image.fromarray(pixels), BytesIO()
+    if quality is not None:
+        image.thumbnail((edge, edge), Image.Resampling.LANCZOS)
+    image.save(data, "WEBP", **({"lossless": True} if quality is None else {"quality": quality}))
+    return f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}"

@@ -1,0 +1,151 @@
+"use strict";
+const { runs, heat } = JSON.parse(document.getElementById("runs").textContent);
+const bytes = text => Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
+const find = (within, what) => within.querySelector(what);
+const each = (within, what, act) => within.querySelectorAll(what).forEach(act);
+const inferno = bytes(heat);
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+const most = Math.max(...runs.map(run => run.steps.length));
+const slider = find(document, ".controls input"), play = find(document, ".play");
+let timer = null, word = null; // the chosen word: {run, index}
+
+// The maps of a run's words lie one behind the other, a byte for each position.
+function mapOf(run, maps, index) {
+  const [width, height] = run.grid, all = bytes(maps);
+  return all.subarray(index * width * height, (index + 1) * width * height);
+}
+
+function draw(canvas, values, width, height) {
+  canvas.width = width;
+  canvas.height = height;
+  const pixels = new ImageData(width, height);
+  values.forEach((value, at) => pixels.data.set([...inferno.subarray(3 * value, 3 * value + 3), 255], 4 * at));
+  canvas.getContext("2d").putImageData(pixels, 0, 0);
+}
+
+function told(run, values, index) {
+  const [width, height] = run.grid, at = values.indexOf(Math.max(...values));
+  const across = Math.round((100 * (at % width + 0.5)) / width), down = Math.round((100 * (Math.floor(at / width) + 0.5)) / height);
+  return `where “${run.words[index]}” was read: most at ${across}% from the left, ${down}% from the top`;
+}
+
+// The step that a run shows at a stop of the slider, from 0; its number of steps stands for the result.
+function stepAt(run, stop) {
+  const last = run.steps.length;
+  return stop > most ? last : most < 2 ? 0 : Math.round(((stop - 1) / (most - 1)) * (last - 1));
+}
+
+// Which word of a run is the chosen one: itself, or in the other run the same at its place, or wherever it stands there.
+function wordOf(run) {
+  if (!word) return -1;
+  const name = runs[word.run].words[word.index];
+  return run === runs[word.run] || run.words[word.index] === name ? word.index : run.words.indexOf(name);
+}
+
+function showRun(run) {
+  const { element } = run, step = stepAt(run, +slider.value), record = run.steps[step]; // none: the result
+  const from = record ? run.steps.slice(0, step + 1).findLastIndex(one => one.picture) : -1; // some traces hold a picture now and then
+  const picture = find(element, "img.picture");
+  let caption = from < 0 ? "the picture" : from < step ? `${run.told}, of step ${from + 1}` : run.told;
+  picture.src = from < 0 ? run.picture : run.steps[from].picture;
+  picture.alt = from < 0 ? run.alt : `${run.told} at step ${from + 1}`;
+  picture.classList.toggle("blocks", from >= 0 && run.blocks);
+  each(element, ".tiles img", image => {
+    const part = image.classList[1], shown = record ?? { ...run.steps.at(-1), latents: run.latents };
+    const when = record ? `at step ${step + 1}` : part === "latents" ? "at the end" : "at the last step";
+    image.src = shown[part];
+    image.alt = `${image.closest("figure").textContent}, ${when}`;
+  });
+  const canvas = find(element, ".main .heat"), index = run.maps ? wordOf(run) : -1, maps = record?.maps ?? run.maps;
+  canvas.hidden = index < 0;
+  canvas.parentElement.classList.toggle("heated", index >= 0);
+  if (index >= 0) {
+    const values = mapOf(run, maps, index), when = record?.maps ? `at step ${step + 1}` : run.when;
+    draw(canvas, values, ...run.grid);
+    canvas.setAttribute("aria-label", `${told(run, values, index)}, ${when}`);
+    caption = `where “${run.words[index]}” was read ${when}, over ${caption}`;
+  }
+  find(element, ".told").textContent = caption;
+  each(element, "[aria-pressed]", chip => chip.setAttribute("aria-pressed", +chip.dataset.word === index));
+  const jumps = [...element.querySelectorAll(".jump")], near = jumps.findLast(jump => +jump.dataset.step <= step);
+  jumps.forEach(jump => jump === near ? jump.setAttribute("aria-current", "step") : jump.removeAttribute("aria-current"));
+}
+
+function show() {
+  const stop = +slider.value, longest = runs.find(run => run.steps.length === most), step = longest.steps[stepAt(longest, stop)];
+  const now = step ? `step ${stop} of ${most}, t = ${Math.round(step.t)}` : "the picture";
+  slider.setAttribute("aria-valuetext", now);
+  find(document, ".now").textContent = now;
+  runs.forEach(showRun);
+}
+
+function goTo(stop) {
+  slider.value = stop;
+  show();
+}
+
+function pause() {
+  clearInterval(timer);
+  timer = null;
+  play.textContent = "Play";
+}
+
+function start() {
+  if (+slider.value > most) goTo(1);
+  play.textContent = "Pause";
+  timer = setInterval(() => {
+    goTo(+slider.value + 1);
+    if (+slider.value > most) pause();
+  }, Math.max(Math.min(6000 / most, 700), calm.matches ? 1000 : 80));
+}
+
+function choose(run, index) {
+  word = word && wordOf(runs[run]) === index ? null : { run, index };
+  show();
+  find(document, ".status").textContent = word ? runs.filter(one => one.maps && wordOf(one) >= 0)
+    .map(one => find(one.element, ".main .heat").getAttribute("aria-label")).join("; ") : "No word is chosen.";
+}
+
+document.querySelectorAll(".run").forEach((element, number) => {
+  const run = Object.assign(runs[number], { element }), picture = find(element, "img.picture");
+  run.alt = picture.alt;
+  element.style.setProperty("--aspect", picture.getAttribute("width") / picture.getAttribute("height"));
+  run.picture = picture.src;
+  each(element, ".chip[data-word]", chip => chip.addEventListener("click", () => choose(number, +chip.dataset.word)));
+  each(element, ".jump", jump => jump.addEventListener("click", () => {
+    pause();
+    const step = +jump.dataset.step, last = run.steps.length;
+    goTo(step >= last ? most + 1 : last < 2 ? 1 : 1 + Math.round((step / (last - 1)) * (most - 1)));
+  }));
+  each(element, ".of-word", canvas => {
+    const index = +canvas.dataset.word, values = mapOf(run, run.maps, index), under = picture.cloneNode();
+    under.alt = "";
+    under.className = "";
+    canvas.before(under);
+    canvas.parentElement.classList.add("heated");
+    draw(canvas, values, ...run.grid);
+    canvas.setAttribute("aria-label", told(run, values, index));
+  });
+});
+each(document, ".scale", canvas => draw(canvas, Uint8Array.from({ length: 256 }, (_, value) => value), 256, 1));
+
+if (most > 0) {
+  slider.max = most + 1;
+  find(document, ".controls").hidden = false;
+  slider.addEventListener("input", () => { pause(); show(); });
+  find(document, ".back").addEventListener("click", () => { pause(); goTo(+slider.value - 1); });
+  find(document, ".on").addEventListener("click", () => { pause(); goTo(+slider.value + 1); });
+  play.addEventListener("click", () => timer ? pause() : start());
+  addEventListener("keydown", event => { // a presenter's arrows, wherever the focus rests
+    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!by || event.target.closest("input, .wide") || event.ctrlKey || event.altKey || event.metaKey) return;
+    pause();
+    goTo(+slider.value + by);
+  });
+  goTo(most + 1);
+}
+
+// On paper everything is open.
+const closed = [];
+addEventListener("beforeprint", () => each(document, "details:not([open])", one => { closed.push(one); one.open = true; }));
+addEventListener("afterprint", () => closed.splice(0).forEach(one => { one.open = false; }));
