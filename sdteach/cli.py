@@ -83,6 +83,7 @@ def generate(
     out: Annotated[Path, typer.Option(help="The picture: .png, .jpg, .webp ...; of several pictures the folder.")],
     trace: Annotated[Path | None, typer.Option(help="Also keep every step here: .safetensors.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Also draw the run on one sheet: tokens, steps, a map per word.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also make a page on which to watch the run in any browser: .html.")] = None,
     seeds: Annotated[str | None, typer.Option(help="A picture for each of these seeds: 0-15, or 3,7,20-29.")] = None,
     grid: Annotated[bool, typer.Option("--grid", help="Also draw all of several pictures on one sheet, grid.png.")] = False,
     image: Annotated[Path | None, typer.Option(help="Start from this picture; any format that Pillow reads.")] = None,
@@ -97,11 +98,12 @@ def generate(
     several = len(prompt) > 1 or seeds is not None
     if several:
         numbers = [seed] if seeds is None else _seeds(seeds)
-        _check_folder(out, {"--trace": trace, "--sheet": sheet, "--layout": layout})
+        _check_folder(out, {"--trace": trace, "--sheet": sheet, "--html": html, "--layout": layout})
     else:
         if grid:
             raise ValueError("expected --seeds or several prompts with --grid, got one picture; --sheet draws its run")
-        formats = _check_outputs(out, trace, sheet)
+        _check_page(html)
+        formats = _check_outputs(out, trace, html, sheet)
     boxes = _boxes(layout)
     start = time.perf_counter()
     with _notes(), asides.status("loading the model"):
@@ -114,7 +116,7 @@ def generate(
         from .pipeline import generate as run
 
         kept = ("latents", "noise", "x0", "attention", "preview") if sheet else ("latents", "noise", "x0", "attention")
-        made = run(loaded, prompt[0], seed=seed, layout=boxes, collect=kept if trace or sheet else (), **settings)
+        made = run(loaded, prompt[0], seed=seed, layout=boxes, collect=kept if trace or sheet or html else (), **settings)
     _save_picture(_pasted(made), out, formats[0])
     outputs = [(out, f"{made.width} x {made.height} picture")]
     if trace:
@@ -125,8 +127,39 @@ def generate(
 
         _save_figure(contact_sheet(made), sheet, formats[1])
         outputs.append((sheet, "contact sheet"))
+    if html:
+        from .pipeline import with_previews
+
+        outputs.append((html, _save_page(html, with_previews(loaded, made))))
     _tell_outputs(outputs)
     _tell_time(made, loaded, start)
+
+
+@app.command(epilog="Example:  [bold]sdteach play run.safetensors --out run.html[/], of a run that generate kept with --trace")
+def play(
+    runs: Annotated[list[Path], typer.Argument(help="The file of a run, or of two to see side by side: .safetensors.")],
+    out: Annotated[Path, typer.Option(help="The page: .html.")],
+    model: Annotated[
+        str | None, typer.Option(help="What made the runs, to decode their steps; the embedded one needs no naming.")
+    ] = None,
+    device: Device = None,
+) -> None:
+    """Make a page on which to watch a run in any browser, step by step, word by word; or two runs side by side."""
+    from .model import EMBEDDED
+    from .trace import Trace
+
+    if len(runs) > 2:
+        raise ValueError(f"expected one run or two, got {len(runs)}; make a page for each two")
+    _check_page(out)
+    _check_writable(out)
+    traces = [Trace.load(run) for run in runs]
+    with _notes(), asides.status("decoding the steps"):
+        for index, trace in enumerate(traces):
+            if name := EMBEDDED if trace.model == EMBEDDED else model:
+                from .pipeline import with_previews
+
+                traces[index] = with_previews(_load(name, device), trace)
+    _tell_outputs([(out, _save_page(out, *traces))])
 
 
 @app.command(epilog='Example:  [bold]sdteach upscale small.png --prompt "a red car on a beach" --out large.png[/]')
@@ -261,6 +294,21 @@ def _check_outputs(*files):
     for path in outputs:
         _check_writable(path)
     return formats
+
+
+def _check_page(path):
+    if path and path.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"expected a page's name ending in .html, got {path.name!r}")
+
+
+def _save_page(path, *traces):
+    """Write the page of a run or two -> what it is."""
+    from .player import to_html
+    from .trace import write_atomically
+
+    page = to_html(*traces).encode()
+    write_atomically(path, page)
+    return f"page, {len(page) / 1e6:.1f} MB"
 
 
 def _check_folder(folder, refused):

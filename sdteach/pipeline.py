@@ -258,7 +258,7 @@ def generate(
     return Trace(
         last.text.tokens.text, negative_prompt, model.name, scheduler or type(model.scheduler).__name__, run.guidance_scale, run.seeds[0],
         picture.height, picture.width, complete, last.text.tokens, _numpy(last.text.last_hidden_state), _numpy(final),
-        np.asarray(picture), tuple(_with_previews(model, records, collect)),
+        np.asarray(picture), tuple(_previewed(model, records) if "preview" in collect else records),
         None if summed is None else _by_layer(summed, last.attention), **_given(run.task),
     )  # fmt: skip
 
@@ -336,15 +336,22 @@ def _by_layer(together, maps):
     return {name: np.moveaxis(part.reshape(*shape, -1), -1, -3) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
 
 
-def _with_previews(model, records, collect):
-    if "preview" not in collect:
-        return records
+def _previewed(model, records):
     shown = set(np.linspace(0, len(records) - 1, PREVIEWS).round().astype(int).tolist())
-    return [
-        replace(record, preview=np.asarray(latents_to_image(model, torch.from_numpy(record.predicted_x0))))
-        if record.index in shown else record
-        for record in records
-    ]  # fmt: skip
+    return [_decoded(model, record) if record.index in shown else record for record in records]
+
+
+def _decoded(model, record):
+    return replace(record, preview=np.asarray(latents_to_image(model, record.predicted_x0)))
+
+
+def with_previews(model: StableDiffusion, trace: Trace) -> Trace:
+    """The run with a preview of every step that holds its predicted x0, decoded by the model that made the run.
+
+    Raises ValueError for a model whose latents have other channels.
+    """
+    steps = (step if step.preview is not None or step.predicted_x0 is None else _decoded(model, step) for step in trace.steps)
+    return replace(trace, steps=tuple(steps))
 
 
 @torch.no_grad()

@@ -58,7 +58,7 @@ def _facts(trace, other):
         if name != "Prompt" and value:
             fact = f"{lead.get(name, '')}<bdi>{safe(value)}</bdi>{ends.get(name, '')}"
             facts.append(f"<b>{fact}</b>" if value != others[name] else fact)
-    return " · ".join(f"<span>{fact}</span>" for fact in facts)
+    return " ".join(f"<span>{fact}</span>" for fact in facts)
 
 
 def _chips(trace):
@@ -88,10 +88,10 @@ def _figure(picture, caption, kind=""):
 def _stage(trace, quality):
     """The largest picture and what belongs to its step; it begins with the result, and the last step's noise."""
     names = {"latents": "latents, what the UNet sees", "uncond": "the noise without the words",
-             "push": f"+ what guidance {trace.guidance_scale:g} adds", "noise": "= the noise it names"}  # fmt: skip
+             "push": f"+ what guidance {trace.guidance_scale:g} adds", "noise": "= the noise it predicts"}  # fmt: skip
     shown = parts(trace.steps[-1]) if trace.steps else {}
     if "push" not in shown:
-        names["noise"] = "the noise it names"
+        names["noise"] = "the noise it predicts"
     if "latents" in shown:
         shown["latents"] = latent_colours(trace.final_latents)
     if main_part(trace) == "latents":
