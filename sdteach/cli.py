@@ -139,9 +139,7 @@ def generate(
 def play(
     runs: Annotated[list[Path], typer.Argument(help="The file of a run, or of two to see side by side: .safetensors.")],
     out: Annotated[Path, typer.Option(help="The page: .html.")],
-    model: Annotated[
-        str | None, typer.Option(help="What made the runs, to decode their steps; the embedded one needs no naming.")
-    ] = None,
+    model: Annotated[str | None, typer.Option(help="What made the runs, to decode their steps; the embedded one needs no naming.")] = None,
     device: Device = None,
 ) -> None:
     """Make a page on which to watch a run in any browser, step by step, word by word; or two runs side by side."""

@@ -52,7 +52,7 @@ def _facts(trace, other):
     """The settings in a line; bold is what the other run has otherwise."""
     settings, others = _settings_of(trace), _settings_of(other or trace)
     lead = {"Guidance": "guidance ", "Seed": "seed ", "Negative prompt": "not: ", "Strength": "strength "}
-    ends = {"Steps": " steps"}
+    ends = {"Steps": " step" if len(trace.steps) == 1 else " steps"}
     facts = []
     for name, value in settings.items():
         if name != "Prompt" and value:
@@ -87,7 +87,8 @@ def _figure(picture, caption, kind=""):
 
 def _stage(trace, quality):
     """The largest picture and what belongs to its step; it begins with the result, and the last step's noise."""
-    names = {"latents": "latents, what the UNet sees", "uncond": "the noise without the words",
+    without = "the noise for the negative prompt" if trace.negative_prompt else "the noise without the words"
+    names = {"latents": "latents, what the UNet sees", "uncond": without,
              "push": f"+ what guidance {trace.guidance_scale:g} adds", "noise": "= the noise it predicts"}  # fmt: skip
     shown = parts(trace.steps[-1]) if trace.steps else {}
     if "push" not in shown:
@@ -170,20 +171,20 @@ def _cell(value):
 def _noise(trace, quality):
     if not trace.steps or trace.steps[0].latents is None:
         return None
-    begins = "It begins as noise" if trace.start is None and trace.small is None else "It begins as a picture under noise"
+    given = trace.start is not None or trace.small is not None
+    begins = "It begins as a picture under noise" if given and (trace.strength or 1) < 1 else "It begins as noise"
     channels, numbers = trace.final_latents.shape[1], trace.final_latents.size
-    rows = _channels(trace.steps[0].latents, "at the start", quality) + _channels(trace.final_latents, "at the end", quality)
+    tiles = _channels(trace.steps[0].latents, "at the start", quality) + _channels(trace.final_latents, "at the end", quality)
     return (begins, f"{numbers:,} numbers from seed {trace.seed}",
             f"<p>The loop works on {numbers:,} numbers in {channels} channels, {trace.pixels.size / numbers:.0f} times fewer than the "
-            f"picture has. Dark is −3, bright is 3.</p>{rows}")  # fmt: skip
+            f'picture has. Dark is −3, bright is 3.</p><div class="row">{"".join(tiles)}</div>')  # fmt: skip
 
 
 def _channels(latents, when, quality):
     """Every channel of latents as a gray picture."""
     told = [f"channel {index} {when}" for index in range(latents.shape[1])]
     grays = [latent_colours(np.repeat(latents[:, [index]], 3, 1)) for index in range(latents.shape[1])]
-    tiles = [_figure(_img(gray, name, quality, "cells"), name) for gray, name in zip(grays, told, strict=True)]
-    return f'<div class="row">{"".join(tiles)}</div>'
+    return [_figure(_img(gray, name, quality, "cells"), name) for gray, name in zip(grays, told, strict=True)]
 
 
 def _words(trace):

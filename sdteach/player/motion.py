@@ -19,14 +19,17 @@ def motion(trace: Trace, quality: int | None) -> dict:
     """What the script shows: the pictures of each step and of the result, and the maps of all words as bytes."""
     main = main_part(trace)
     each_step = any(step.attention or step.attention_heads for step in trace.steps)
+    shown = [parts(step, main) for step in trace.steps]
+    if not each_step and not any(shown):
+        shown = []  # then nothing moves
     return {
         "words": list(trace.tokens.words), "told": PICTURES.get(main, "the picture"), "blocks": main != "preview", "grid": grid(trace),
         "when": "in the last quarter of the run" if each_step else "over the whole run",
         "maps": _maps(trace) if trace.layers else None, "latents": uri(latent_colours(trace.final_latents), quality),
         "steps": [
             {"t": step.timestep, "maps": _maps(trace, [step.index]) if each_step else None,
-             **{part: uri(pixels, quality) for part, pixels in parts(step, main).items()}}
-            for step in trace.steps
+             **{part: uri(pixels, quality) for part, pixels in pictures.items()}}
+            for step, pictures in zip(trace.steps, shown, strict=False)
         ],
     }  # fmt: skip
 

@@ -15,12 +15,13 @@ function mapOf(run, maps, index) {
   return all.subarray(index * width * height, (index + 1) * width * height);
 }
 
+// Values as colours, smooth between them: on paper too, where a browser does not smooth what it makes larger.
 function draw(canvas, values, width, height) {
-  canvas.width = width;
-  canvas.height = height;
-  const pixels = new ImageData(width, height);
+  const pixels = new ImageData(width, height), small = new OffscreenCanvas(width, height);
   values.forEach((value, at) => pixels.data.set([...inferno.subarray(3 * value, 3 * value + 3), 255], 4 * at));
-  canvas.getContext("2d").putImageData(pixels, 0, 0);
+  small.getContext("2d").putImageData(pixels, 0, 0);
+  Object.assign(canvas, { width: 9 * width, height: 9 * height });
+  canvas.getContext("2d").drawImage(small, 0, 0, canvas.width, canvas.height);
 }
 
 function told(run, values, index) {
@@ -46,7 +47,8 @@ function showRun(run) {
   const { element } = run, step = stepAt(run, +slider.value), record = run.steps[step]; // none: the result
   const from = record ? run.steps.slice(0, step + 1).findLastIndex(one => one.picture) : -1; // some traces hold a picture now and then
   const picture = find(element, "img.picture");
-  let caption = from < 0 ? "the picture" : from < step ? `${run.told}, of step ${from + 1}` : run.told;
+  const count = runs.length > 1 ? `, step ${from + 1} of ${run.steps.length}` : from < step ? `, of step ${from + 1}` : "";
+  let caption = from < 0 ? "the picture" : run.told + count;
   picture.src = from < 0 ? run.picture : run.steps[from].picture;
   picture.alt = from < 0 ? run.alt : `${run.told} at step ${from + 1}`;
   picture.classList.toggle("blocks", from >= 0 && run.blocks);
@@ -60,10 +62,10 @@ function showRun(run) {
   canvas.hidden = index < 0;
   canvas.parentElement.classList.toggle("heated", index >= 0);
   if (index >= 0) {
-    const values = mapOf(run, maps, index), when = record?.maps ? `at step ${step + 1}` : run.when;
+    const values = mapOf(run, maps, index), when = record?.maps ? `at step\u00a0${step + 1}` : run.when;
     draw(canvas, values, ...run.grid);
     canvas.setAttribute("aria-label", `${told(run, values, index)}, ${when}`);
-    caption = `where “${run.words[index]}” was read ${when}, over ${caption}`;
+    caption = `where “${run.words[index]}” was read ${when}, over ${from < 0 ? "the picture" : run.told}`;
   }
   find(element, ".told").textContent = caption;
   each(element, "[aria-pressed]", chip => chip.setAttribute("aria-pressed", +chip.dataset.word === index));
