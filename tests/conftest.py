@@ -1,6 +1,7 @@
 """Checkpoints for the tests: the embedded one, and small ones of the same classes with random weights, saved to disk."""
 
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ from sdteach import pipeline
 
 ROOT = Path(__file__).parents[1]
 PICTUREBOOK = ROOT / "assets" / "picturebook"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+# Chromium's sandbox does not start for root, and the pages are our own. To it no other machine has an address.
+OPTIONS = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
 
 
 @pytest.fixture(scope="session")
@@ -101,6 +105,29 @@ def unguarded():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, for this module only: meanwhile an event loop runs in this thread, which other tests would stumble over."""
+    from playwright.sync_api import sync_playwright
+
+    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        missing = pytest.fail if os.environ.get("CI") else pytest.skip
+        missing(f"no browser: install one of {', '.join(BROWSERS)}, or say where it is in $CHROMIUM")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=OPTIONS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser):
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    page.set_default_timeout(60_000)
+    yield page
+    page.close()
 
 
 def hung_on(unet):

@@ -71,7 +71,8 @@ def test_every_option_reaches_the_run(sdteach_command, tmp_path, random_folders)
     (["--out", "a.png", "--guidance-scale", "nan"], "guidance_scale"), (["--out", "."], "folder"), (["--out", "a.xyz"], ".png"),
     (["--out", "a"], ".png"), (["--out", "file/a.png"], "cannot write"), (["--out", "a.png", "--sheet", "s.txt"], ".png"),
     (["--out", "a.png", "--trace", "file/t.safetensors"], "cannot write"), (["--out", "a.png", "--steps", "many"], "steps"), ([], "--out"),
-    (["--out", "new/a.xyz"], ".png"),
+    (["--out", "new/a.xyz"], ".png"), (["--out", "a.png", "--html", "a.txt"], ".html"),
+    (["--out", "a.png", "--html", "file/a.html"], "cannot write"),
     (["--out", "a.png", "--sheet", "./a.png"], "a file of its own"), (["--out", "a.png", "--nonsense"], "--nonsense"),
 ])  # fmt: skip
 def test_a_mistake_is_explained_before_any_work(sdteach_command, tmp_path, arguments, hint):
@@ -219,7 +220,7 @@ def test_several_pictures_need_a_folder(sdteach_command, given, out):
     assert "a folder for several pictures" in err
 
 
-@pytest.mark.parametrize("option", ["--trace", "--sheet", "--layout"])
+@pytest.mark.parametrize("option", ["--trace", "--sheet", "--html", "--layout"])
 def test_several_pictures_have_no_trace_sheet_or_layout(sdteach_command, given, option):
     status, _, err = sdteach_command("generate", "a car", "--seeds", "1,2", "--out", "many", option, "layout.json")
     assert status == 1
@@ -263,6 +264,42 @@ def test_upscale_explains_what_it_cannot_do(sdteach_command, given, tmp_path, ar
     assert status
     assert hint in err
     assert not (tmp_path / "o.png").exists()
+
+
+def made_of(page):
+    """How many steps of each run on a page have a decoded picture."""
+    data = json.loads(page.read_text("utf-8").split('id="runs">')[1].split("</script>")[0])
+    return [(run["told"], sum("picture" in step for step in run["steps"])) for run in data["runs"]]
+
+
+def test_the_page_of_a_run_is_made_at_once_or_later_from_its_file(sdteach_command, tmp_path, random_folders):
+    status, out, _ = sdteach_command("generate", "a red car", "--out", "a.png", "--html", "new/a.html", "--trace", "a.safetensors",
+                                     "--steps", 12, "--device", "cpu")  # fmt: skip
+    assert status == 0
+    assert "page, 0." in out
+    assert made_of(tmp_path / "new" / "a.html") == [("the picture it predicts", 13)]
+    assert all(step.preview is None for step in sdteach.Trace.load(tmp_path / "a.safetensors").steps)
+    folder = random_folders["epsilon"]
+    sdteach_command("generate", "a boat", "--out", "b.png", "--trace", "b.safetensors", "--model", folder, "--steps", 2, "--device", "cpu")
+    for given, decoded in (((), [("the picture it predicts", 13)]), (("b.safetensors",), [("the latents it predicts, as colours", 3)]),
+                           (("b.safetensors", "--model", folder), [("the picture it predicts", 3)])):  # fmt: skip
+        status, out, err = sdteach_command("play", "a.safetensors", *given, "--out", "b.html", "--device", "cpu")
+        assert (status, err) == (0, "")
+        assert "b.html" in out
+        assert made_of(tmp_path / "b.html") == [("the picture it predicts", 13), *decoded][: 1 + bool(given)]
+
+
+@pytest.mark.parametrize(("arguments", "hint"), [
+    (("none.safetensors", "--out", "a.html"), "none.safetensors"), (("in.png", "--out", "a.html"), "is not a trace"),
+    (("in.png", "in.png", "in.png", "--out", "a.html"), "one run or two"), (("in.png", "--out", "a.png"), "ending in .html"),
+    (("in.png", "--out", "in.png/a.html"), "cannot write"), (("in.png",), "--out"),
+])  # fmt: skip
+def test_play_explains_what_it_cannot_do(sdteach_command, given, tmp_path, arguments, hint):
+    before = sorted(tmp_path.iterdir())
+    status, _, err = sdteach_command("play", *arguments)
+    assert status
+    assert hint in err
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_python_runs_the_package_as_the_command():
@@ -422,7 +459,7 @@ def test_train_refuses_what_it_does_not_know(sdteach_command, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("command", [[], ["generate"], ["upscale"], ["doctor"], ["train"], ["lab"]])
+@pytest.mark.parametrize("command", [[], ["generate"], ["play"], ["upscale"], ["doctor"], ["train"], ["lab"]])
 def test_help_has_examples(command):
     code = "from sdteach.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code, *command, "--help"], capture_output=True, text=True, check=True)

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,41 +17,17 @@ import nbformat
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from nbconvert import HTMLExporter
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from conftest import ROOT
 
 LESSONS = sorted((ROOT / "lessons").glob("[0-9]*.ipynb"))
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# Chromium's sandbox does not start for root, and the pages are our own. To it no other machine has an address.
-OPTIONS = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
 TOKEN = "let-me-in"
 BOOK = "window.jupyterapp?.shell.currentWidget"
 CELLS = f"""[...{BOOK}.content.model.cells].filter(cell => cell.type === 'code')
             .map(cell => [cell.executionCount, cell.outputs.toJSON().map(output => output.output_type)])"""
 LOCAL = {"mathjax_url": "", "require_js_url": "", "jquery_url": ""}  # an exported page would load these from elsewhere
 THEIRS = ".highlight, .jp-InputPrompt, .jp-OutputPrompt"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Chromium, for this module only: meanwhile an event loop runs in this thread, which other tests would stumble over."""
-    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        missing = pytest.fail if os.environ.get("CI") else pytest.skip
-        missing(f"no browser: install one of {', '.join(BROWSERS)}, or say where it is in $CHROMIUM")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=OPTIONS)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def page(browser):
-    page = browser.new_page(viewport={"width": 1400, "height": 1000})
-    page.set_default_timeout(60_000)
-    yield page
-    page.close()
 
 
 @pytest.fixture(scope="module")
