@@ -244,22 +244,26 @@ def smooth(height, width, seed):
     return np.clip(soft + rng.normal(0, 4, soft.shape), 0, 255).astype(np.uint8)
 
 
-def test_fifty_steps_of_a_large_picture_stay_below_6_mb(trace):
+@pytest.mark.parametrize(("words", "edge"), [(7, 32), (74, 20)])
+def test_fifty_steps_of_a_large_picture_stay_below_6_mb(trace, words, edge):
     rng = np.random.default_rng(0)
-    layers = {f"down.{edge}": rng.random((10, edge, edge), np.float32) for edge in (64, 32, 16, 8)}
+    layers = {f"down.{grid}": rng.random((words + 3, grid, grid), np.float32) for grid in (64, 8)}
+    word_of = np.full(77, -1)
+    word_of[1 : words + 1] = range(words)
+    tokens = replace(trace.tokens, words=("car",) * words, word_of=word_of, end=words + 1)
 
     def step(index):
         latents, noise, uncond = rng.normal(size=(3, 1, 4, 64, 64)).astype(np.float32)
         return StepRecord(index, 981.0 - 20 * index, latents, noise, noise, uncond, latents, layers, None, smooth(512, 512, index))
 
     final, pixels = rng.normal(size=(1, 4, 64, 64)).astype(np.float32), smooth(512, 512, 99)
-    large = replace(trace, height=512, width=512, pixels=pixels, final_latents=final, steps=tuple(map(step, range(50))))
+    large = replace(trace, height=512, width=512, pixels=pixels, final_latents=final, tokens=tokens, steps=tuple(map(step, range(50))))
     page = to_html(large)
     assert len(page.encode()) < 6_000_000
     run = Parsed(page).data["runs"][0]
-    assert run["grid"] == [32, 32]
+    assert run["grid"] == [edge, edge]
     assert np.abs(pixels_of(run["steps"][7]["picture"]).astype(float) - large.steps[7].preview).mean() < 6
-    heat = Image.fromarray(large.heat_map(2, [7])).resize((32, 32), Image.Resampling.BOX)
+    heat = Image.fromarray(large.heat_map(2, [7])).resize((edge, edge), Image.Resampling.BOX)
     assert np.array_equal(maps_of(run, run["steps"][7]["maps"])[2], np.round(np.asarray(heat) * 255))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from ..plots.pictures import latent_colours
 from ..plots.tokens import place_names
 from ..trace import Trace
-from .motion import EDGE, GRID, main_part, parts, uri
+from .motion import EDGE, GRID, main_part, parts, uri, when_read
 
 FRAMES = 8  # of the film
 SHADES = 10  # of the cosine table
@@ -140,7 +140,7 @@ def _tokens(trace):
             f"</ol>{cut_off}")  # fmt: skip
 
 
-def word_cosines(trace: Trace) -> np.ndarray:
+def _word_cosines(trace):
     """The cosine of every word's vector with every other's, as the UNet read them; a word of several pieces is their mean."""
     vectors = np.stack([trace.text[list(trace.tokens.places(word))].mean(0) for word in range(len(trace.tokens.words))])
     vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-12)
@@ -151,7 +151,7 @@ def _cosines(trace):
     words = trace.tokens.words
     if len(words) < 2:
         return None
-    cosines = word_cosines(trace)
+    cosines = _word_cosines(trace)
     apart = np.where(np.triu(np.ones_like(cosines), 1) > 0, cosines, -2)
     first, second = np.unravel_index(apart.argmax(), apart.shape)
     names = [f"<bdi>{safe(word)}</bdi>" for word in words]
@@ -188,13 +188,13 @@ def _channels(latents, when, quality):
 
 
 def _words(trace):
-    """A map for each word over the whole run; the script draws them."""
+    """A map for each word; the script draws them."""
     if not trace.layers or not trace.tokens.words:
         return None
     maps = [_figure(f'<canvas class="of-word heat" role="img" aria-label="" data-word="{index}"></canvas>', f"<bdi>{safe(word)}</bdi>")
             for index, word in enumerate(trace.tokens.words)]  # fmt: skip
     scale = '<canvas class="scale" role="img" aria-label="colour scale, from little to most"></canvas>'
-    return ("Where each word was read", "cross-attention, over the run",
+    return ("Where each word was read", f"cross-attention {when_read(trace)}",
             f"<p>At each position the UNet asks which words matter there. Bright is where the word was read most, compared with itself "
             f'elsewhere. <span class="key">little {scale} most</span></p><div class="row">{"".join(maps)}</div>')  # fmt: skip
 

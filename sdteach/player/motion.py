@@ -11,20 +11,21 @@ from ..plots.pictures import latent_colours
 from ..records import StepRecord
 from ..trace import Trace
 
-EDGE, GRID = 512, 32  # the longest edges of a step's picture and of an attention map
+EDGE, GRID = 512, 32  # the longest edges of a step's picture and of a map
+POSITIONS = 1_500_000  # of all maps of all words and steps
 PICTURES = {"preview": "the picture it predicts", "predicted_x0": "the latents it predicts, as colours", "latents": "what the UNet sees"}
 
 
 def motion(trace: Trace, quality: int | None) -> dict:
     """What the script shows: the pictures of each step and of the result, and the maps of all words as bytes."""
     main = main_part(trace)
-    each_step = any(step.attention or step.attention_heads for step in trace.steps)
+    each_step = attended(trace)
     shown = [parts(step, main) for step in trace.steps]
     if not each_step and not any(shown):
         shown = []  # then nothing moves
     return {
         "words": list(trace.tokens.words), "told": PICTURES.get(main, "the picture"), "blocks": main != "preview", "grid": grid(trace),
-        "when": "in the last quarter of the run" if each_step else "over the whole run",
+        "when": when_read(trace),
         "maps": _maps(trace) if trace.layers else None, "latents": uri(latent_colours(trace.final_latents), quality),
         "steps": [
             {"t": step.timestep, "maps": _maps(trace, [step.index]) if each_step else None,
@@ -32,6 +33,16 @@ def motion(trace: Trace, quality: int | None) -> dict:
             for step, pictures in zip(trace.steps, shown, strict=False)
         ],
     }  # fmt: skip
+
+
+def attended(trace: Trace) -> bool:
+    """Whether each step holds where words were read."""
+    return any(step.attention or step.attention_heads for step in trace.steps)
+
+
+def when_read(trace: Trace) -> str:
+    """Which steps `Trace.heat_map` is of by default."""
+    return "in the last quarter of the run" if attended(trace) else "over the whole run"
 
 
 def main_part(trace: Trace) -> str | None:
@@ -51,9 +62,10 @@ def parts(step: StepRecord, main: str | None = None) -> dict[str, UInt8[np.ndarr
 
 
 def grid(trace: Trace) -> tuple[int, int]:
-    """Width and height of the maps that the page draws."""
+    """Width and height of the maps that the page draws: those of the latents, or less where there are many words and steps."""
     height, width = trace.final_latents.shape[2:]
-    scale = min(1, GRID / max(height, width))
+    fitting = POSITIONS / (height * width * max(len(trace.tokens.words) * len(trace.steps), 1))
+    scale = min(1, GRID / max(height, width), fitting**0.5)
     return max(round(width * scale), 1), max(round(height * scale), 1)
 
 
