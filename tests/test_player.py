@@ -180,7 +180,8 @@ def test_what_a_run_was_given_is_shown(runs):
     assert '<rect x="0.1" y="0.25" width="0.4" height="0.5"/>' in to_html(runs["layout"])
     assert "strength <bdi>0.6</bdi>" in to_html(runs["picture"])
     assert "not: <bdi>snow</bdi>" in to_html(runs["wide"])
-    assert "stopped early" in to_html(runs["stopped"])
+    assert "<bdi>2 steps, stopped early</bdi>" in to_html(runs["stopped"])
+    assert "<bdi>1 step</bdi>" in to_html(runs["one step"])
     assert "Cut off, never read:" in to_html(runs["too long"])
 
 

@@ -42,7 +42,7 @@ def _settings_of(trace):
     """Everything that was set, by name."""
     return {
         "Prompt": trace.prompt, "Negative prompt": trace.negative_prompt, "Model": trace.model, "Sampler": trace.scheduler,
-        "Steps": f"{len(trace.steps)}{'' if trace.complete else ', stopped early'}",
+        "Steps": f"{len(trace.steps)} step{'s' * (len(trace.steps) != 1)}{'' if trace.complete else ', stopped early'}",
         "Guidance": f"{trace.guidance_scale:g}" if trace.guidance_scale > 1 else "off", "Seed": str(trace.seed),
         "Size": f"{trace.width} × {trace.height} pixels", "Strength": "" if trace.strength is None else f"{trace.strength:g}",
     }  # fmt: skip
@@ -52,11 +52,10 @@ def _facts(trace, other):
     """The settings in a line; bold is what the other run has otherwise."""
     settings, others = _settings_of(trace), _settings_of(other or trace)
     lead = {"Guidance": "guidance ", "Seed": "seed ", "Negative prompt": "not: ", "Strength": "strength "}
-    ends = {"Steps": " step" if len(trace.steps) == 1 else " steps"}
     facts = []
     for name, value in settings.items():
         if name != "Prompt" and value:
-            fact = f"{lead.get(name, '')}<bdi>{safe(value)}</bdi>{ends.get(name, '')}"
+            fact = f"{lead.get(name, '')}<bdi>{safe(value)}</bdi>"
             facts.append(f"<b>{fact}</b>" if value != others[name] else fact)
     return " ".join(f"<span>{fact}</span>" for fact in facts)
 
@@ -123,7 +122,7 @@ def _film(trace, quality):
 
 
 def _frame(index, pictures, name, told, quality):
-    shown = "".join(_img(pixels, "", quality, "cells" if max(pixels.shape) <= GRID * 4 else "", EDGE // 4) for pixels in pictures)
+    shown = "".join(_img(pixels, "", quality, "cells" if max(pixels.shape) <= 2 * GRID else "", EDGE // 4) for pixels in pictures)
     return f'<li><button type="button" class="jump" data-step="{index}">{shown}<span>{name}</span><small>{told}</small></button></li>'
 
 
