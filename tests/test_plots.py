@@ -103,6 +103,8 @@ def task(name, start="noise", conditioning="prompt", mask="none", steps="all", r
 
 
 # Every public figure, with a label in every place where a caller can put one.
+PROGRESS = SimpleNamespace(steps=300, losses=[3.0, 0.5, 0.25], weight=[0.1, -0.2, -0.3],
+                           looks={0: numbers(20, 2), 1: pixels(8, 8), 3: pixels(40, 40)})  # fmt: skip
 FIGURES = {
     "boxes": lambda label: plots.boxes([pixels(40, 72), pixels(72, 40)], [{label: CORNER, f"2 {label}": CORNER}, None], [label, "b"]),
     "contact_sheet": lambda label: contact_sheet(made_up_trace(*[label] * 13)),
@@ -116,10 +118,12 @@ FIGURES = {
     "intervals": lambda label: plots.intervals({label: measure(0.2, 0.1, 0.3), f"2 {label}": measure(0.9, 0.8, 1.0)}, label, label),
     "latent_channels": lambda label: plots.latent_channels(numbers(1, 4, 7, 13), label),
     "latent_distribution": lambda label: plots.latent_distribution(numbers(1, 4, 13, 7), np.abs(numbers(1, 4, 13, 7, seed=1))),
+    "learning": lambda label: plots.learning(PROGRESS, label),
     "loss_curve": lambda label: plots.loss_curve([1, 2], [0.5, 0.25], label),
     "noised": lambda label: plots.noised(pixels(104, 56), noisy(104, 56)),
     "picture_grid": lambda label: picture_grid([pixels(40, 72), pixels(72, 40), pixels(8, 8)], [label, "b", label], columns=2),
     "pipeline_map": lambda label: plots.pipeline_map("UNet", "tokenizer"),
+    "point_clouds": lambda label: plots.point_clouds([numbers(20, 2), torch.randn(7, 2)], [label, "b"]),
     "prompt_map": lambda label: plots.prompt_map(numbers(17, 2), [label[:40]] * 17, [f"{i % 5} {label}" for i in range(17)], [0.5, 0.2]),
     "reconstruction": lambda label: plots.reconstruction(pixels(104, 56), pixels(104, 56, 1)),
     "regions": lambda label: plots.regions([pixels(40, 72)] * 2, [None, pixels(40, 72)[..., 0] > 99], [label, label]),
@@ -785,3 +789,27 @@ print(figure.get_label())
     done = isolated(code)
     assert done.returncode == 0, done.stderr
     assert "You are here: UNet" in done.stdout
+
+
+def test_a_training_is_drawn_as_far_as_it_has_come():
+    figure = plots.learning(PROGRESS, "A star")
+    assert figure.get_label() == "A star: step 3 of 300, loss 3 at first, 1.25 now."
+    losses, weight = (axes for axes in figure.axes if axes.get_ylabel() in ("loss", "one weight"))
+    for axes, values in ((losses, PROGRESS.losses), (weight, PROGRESS.weight)):
+        assert axes.get_xlim() == (0, 300)
+        assert axes.lines[0].get_xydata().tolist() == [[step + 1, value] for step, value in enumerate(values)]
+        smooth = axes.lines[1].get_ydata()
+        assert min(values) < smooth.min() <= smooth.max() < max(values)
+    points = next(axes for axes in figure.axes if axes.collections)
+    assert np.allclose(points.collections[0].get_offsets(), PROGRESS.looks[0])
+    assert [note.get_text() for axes in figure.axes[2:] for note in axes.texts] == ["before", "step 1", "step 3"]
+    begun = plots.learning(SimpleNamespace(steps=9, losses=[], weight=[], looks={}), "A star")
+    assert begun.get_label() == "A star: step 0 of 9, not begun."
+
+
+def test_point_clouds_show_their_points():
+    clouds = [numbers(20, 2), numbers(7, 2)]
+    for axes, cloud in zip(plots.point_clouds(clouds, ["a", "b"]).axes, clouds, strict=True):
+        assert np.allclose(axes.collections[0].get_offsets(), cloud)
+    with pytest.raises(ValueError, match="as many captions as clouds"):
+        plots.point_clouds(clouds, ["a"])

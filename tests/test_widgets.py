@@ -19,6 +19,7 @@ from sdteach.schedule import forward_process
 from sdteach.text_encoder import word_cosines
 from sdteach.unet import skips_scaled
 from sdteach.widgets import Explorer, LiveExplorer, RegionExplorer, TextExplorer, explorer, stages
+from sdteach.widgets import explorer as explorer_module
 
 
 @pytest.fixture(autouse=True)
@@ -477,3 +478,15 @@ def test_a_region_that_is_not_there_is_explained(wrong, said):
     with pytest.raises(ValueError, match=said):
         made.choose(**wrong)
     assert made.picture.value == before
+
+
+def test_live_figures_take_the_place_of_the_one_before(monkeypatch):
+    shown = []
+
+    class Handle:
+        def update(self, figure):
+            shown.append(("in its place", figure))
+
+    monkeypatch.setattr(explorer_module, "display", lambda figure, display_id: shown.append(("new", figure)) or Handle())
+    assert widgets.live(iter("abc")) is None
+    assert shown == [("new", "a"), ("in its place", "b"), ("in its place", "c")]

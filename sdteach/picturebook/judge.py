@@ -35,7 +35,7 @@ SMALLEST = 20  # squares; the smallest object drawn covers twice as many
 CROP = 40  # pixels to which a thing is brought before it is named
 # Set on drawn scenes, and their copies from a VAE, apart from those of the evaluation. Pale parts, a white sail over sand, are
 # things too: so a square need not be a thing for sure. A small thing that the VAE has blurred is no blot yet: so only a sure one is.
-LEAST_THING, SURE_BLOT, SURE_PIXELS = 0.12, 0.9, 0.6
+LEAST_THING, SURE_BLOT, SURE_PIXELS = 0.2, 0.9, 0.6
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +97,7 @@ class Judge:
         """Find the things, the place and the style of one picture. Raises ValueError unless its edges are multiples of 16."""
         if picture.shape[0] % 16 or picture.shape[1] % 16:
             raise ValueError(f"expected a picture whose edges are multiples of 16, got {picture.shape[1]} x {picture.shape[0]}; resize it")
-        things, colours, places, styles = (part[0] for part in self.eyes.see(as_input(picture)))
+        things, colours, places, styles = (part[0] for part in self._both_ways_round(as_input(picture)))
         islands, count = label((things.sigmoid() > LEAST_THING).numpy())
         found = []
         for squares in (islands == island for island in range(1, count + 1)):
@@ -113,6 +113,13 @@ class Judge:
         if style in ("flat", "pixel"):
             style = "pixel" if share_on_grid(picture) > SURE_PIXELS else "flat"
         return Seen(tuple(found), PLACES[places.argmax()], style)
+
+    def _both_ways_round(self, picture):
+        """What `see` says of the picture and of its mirror image, averaged: nothing in the book reads from left to right."""
+        things, colours, places, styles = self.eyes.see(picture)
+        mirrored = self.eyes.see(picture.flip(-1))
+        pairs = zip((things, colours, places, styles), (mirrored[0].flip(-1), mirrored[1].flip(-1), *mirrored[2:]), strict=True)
+        return [(straight + turned) / 2 for straight, turned in pairs]
 
 
 def share_on_grid(picture: UInt8[np.ndarray, "height width 3"]) -> float:

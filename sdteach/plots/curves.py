@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib.figure import Figure
+from scipy.ndimage import uniform_filter1d
 
 from .style import BODY, SMALL, TITLE, Page, as_array, fit, legend, theme, width_of
 
@@ -71,3 +73,47 @@ def schedule_curves(schedules: Mapping[str, object]) -> Figure:
         if not index and len(schedules) > 1:
             legend(axes)
     return page.figure
+
+
+def learning(progress, title: str) -> Figure:
+    """A training as it goes: the loss of every step and its running mean, the one weight that is watched, and beneath what it makes.
+
+    `progress` has `steps`, `losses`, `weight`, and `looks`: by step, points of the plane (n, 2) or a picture (height, width, 3).
+    """
+    steps, looks, recent = range(1, len(progress.losses) + 1), [*progress.looks.items()], max(5, progress.steps // 30)
+    told = f"loss {progress.losses[0]:.3g} at first, {np.mean(progress.losses[-recent:]):.3g} now" if progress.losses else "not begun"
+    page = Page(11.0, 3.7 + 2.0 * bool(looks), f"{title}: step {len(progress.losses)} of {progress.steps}, {told}.")
+    page.text(0.3, 0.4, title, TITLE, fontweight="bold")
+    for left, name, values in ((1.0, "loss", progress.losses), (6.7, "one weight", progress.weight)):
+        axes = page.panel(left, 0.85, 3.9, 1.95, "step", name, xlim=(0, progress.steps))
+        axes.plot(steps, values, linewidth=0.8, alpha=0.45, linestyle="-")
+        if values:
+            axes.plot(
+                steps, uniform_filter1d(np.asarray(values), recent, mode="nearest"), linewidth=2.5, color=theme().cycle[0], linestyle="-"
+            )
+    for index, (step, made) in enumerate(looks):
+        left, edge, caption = 0.3 + 1.78 * index, 1.6, f"step {step}" if step else "before"
+        if made.ndim == 2:
+            _cloud(page, made, left, 3.75, edge, caption)
+        else:
+            page.picture(made, left, 3.75, edge, edge, caption, aspect="equal")
+    return page.figure
+
+
+def point_clouds(clouds: Sequence, captions: Sequence[str]) -> Figure:
+    """Points of the plane (n, 2), standard deviation about 1, side by side with their captions.
+
+    Raises ValueError unless there is a caption for each cloud, at least one.
+    """
+    if not len(clouds) == len(captions) > 0:
+        raise ValueError(f"expected as many captions as clouds, at least one, got {len(captions)} and {len(clouds)}")
+    page = Page(0.4 + 1.78 * len(clouds), 2.2, f"{len(clouds[0])} points: {'; '.join(captions)}")
+    for index, (points, caption) in enumerate(zip(clouds, captions, strict=True)):
+        _cloud(page, as_array(points), 0.3 + 1.78 * index, 0.15, 1.6, caption)
+    return page.figure
+
+
+def _cloud(page, points, left, down, edge, caption):
+    axes = page.picture(np.zeros((1, 1)), left, down, edge, edge, caption, alpha=0.0).axes
+    axes.set(xlim=(-3, 3), ylim=(-3, 3))
+    axes.scatter(*points.T, s=2, color=theme().cycle[0])

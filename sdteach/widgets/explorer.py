@@ -2,10 +2,11 @@
 
 import asyncio
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from itertools import product
 
+from IPython.display import display
 from ipywidgets import HTML, Dropdown, HBox, Layout, Play, SelectionSlider, Text, ToggleButtons, VBox, jslink
 from tqdm.auto import tqdm
 
@@ -141,3 +142,13 @@ class TextExplorer(_Shown):
         said = "".join(f"<p>{escape(str(note.message))}</p>" for note in notes)
         self.picture.value = (as_img(drawn.png(SCREEN_DPI), drawn.get_label()) if isinstance(drawn, Plate) else drawn.picture.value) + said
         self.children = [*self.fields.values(), self.picture] if isinstance(drawn, Plate) else [*self.fields.values(), drawn, HTML(said)]
+
+
+def live(figures: Iterable[Plate]) -> None:
+    """Show figures one after the other in one place, as they come; the last one stays."""
+    shown = None
+    for figure in figures:
+        if shown is None:
+            shown = display(figure, display_id=True)
+        else:
+            shown.update(figure)

@@ -1,0 +1,183 @@
+"""Training before one's eyes: the objectives of the recipe, step by step, small enough for a lesson."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count, islice
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler
+from diffusers.models.embeddings import get_timestep_embedding
+from diffusers.optimization import get_cosine_schedule_with_warmup
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from ...attention import cross_attention_layers
+from ...model import StableDiffusion
+from ...text_encoder import encode_text
+from ..captions import read
+from ..scenes import Description, Thing, describe, draw
+from ..world import Grammar
+from .data import DrawnScenes, to_tensor
+from .folder import new_scheduler
+
+UPDATES = 40  # how often a training shows itself
+
+
+@dataclass(frozen=True, eq=False)
+class Progress:
+    """How far a training has come: the loss of every step so far, the value of one weight, and what `look` made of it, by step."""
+
+    steps: int
+    losses: list[float] = field(default_factory=list)
+    weight: list[float] = field(default_factory=list)
+    looks: dict[int, object] = field(default_factory=dict)
+
+
+def learn(objective: nn.Module, prepare: Callable[[], tuple[Tensor, ...]], steps: int, learning_rate: float = 1e-3,
+          look: Callable[[], object] | None = None, looks: int = 6, seed: int = 0) -> Iterator[Progress]:  # fmt: skip
+    """Minimise `objective(*prepare())` over the weights that want a gradient, and yield the progress now and then, and at the end.
+
+    `look()` is kept `looks` times, at steps that grow by a factor, since most happens at the beginning; the first time is
+    before the first step. The same `seed` is the same training. AdamW with warm-up and cosine decay, as in `loop.fit`.
+    """
+    weights = [weight for weight in objective.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(weights, learning_rate, (0.9, 0.99))
+    schedule = get_cosine_schedule_with_warmup(optimizer, steps // 20, steps)
+    progress = Progress(steps)
+    shown = {0, *np.geomspace(max(1, steps // 50), steps, looks - 1).astype(int).tolist()} if look else set()
+    torch.manual_seed(seed)
+    for step in range(steps + 1):
+        if step in shown:
+            progress.looks[step] = look()
+        if step == steps or step % max(1, steps // UPDATES) == 0:
+            yield progress
+        if step == steps:
+            return
+        loss = objective(*prepare())
+        loss.backward()
+        nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        progress.losses.append(loss.item())
+        progress.weight.append(weights[-2].flatten()[0].item())
+
+
+class PointDenoiser(nn.Module):
+    """A UNet's place taken by three layers: points of the plane (n, 2, 1, 1) and their timesteps to the noise in them."""
+
+    def __init__(self, width: int = 128):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(2 + 64, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
+                                    nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 2))  # fmt: skip
+
+    def forward(self, noisy, timestep, text=None):
+        time = get_timestep_embedding(timestep.expand(len(noisy)), 64)
+        return SimpleNamespace(sample=self.layers(torch.cat([noisy.flatten(1), time], 1)).view_as(noisy))
+
+
+def points_of(name: str, number: int, seed: int = 0) -> Tensor:
+    """Points (n, 2), spread over a drawn object; mean 0, standard deviation 1, y upwards."""
+    thing = Thing(name, "red", "big", (128.0, 128.0), 110.0, 0.0)
+    mask = draw(Description((thing,), "paper", "flat", None, "", seed, 256)).objects[0].mask
+    generator = np.random.default_rng(seed)
+    rows, columns = np.nonzero(mask)
+    chosen = generator.integers(len(rows), size=number)
+    points = np.stack([columns[chosen], -rows[chosen]], 1) + generator.random((number, 2))
+    centred = points - points.mean(0)
+    return torch.from_numpy(centred / centred.std()).float()
+
+
+def denoised_points(denoiser: nn.Module, number: int, steps: int = 25, seed: int = 0) -> list[Tensor]:
+    """Noise made points of by the same loop as pictures: the points (n, 2) before the first step and after each."""
+    sampler = DDIMScheduler.from_config(new_scheduler().config)
+    sampler.set_timesteps(steps)
+    points = torch.randn(number, 2, 1, 1, generator=torch.Generator().manual_seed(seed))
+    seen = [points]
+    with torch.no_grad():
+        for timestep in sampler.timesteps:
+            points = sampler.step(denoiser(points, timestep).sample, timestep, points).prev_sample
+            seen.append(points)
+    return [one.flatten(1) for one in seen]
+
+
+def some_of(points: Tensor, number: int) -> tuple[Tensor, None, Tensor, Tensor]:
+    """A random batch for `unet.DenoisingObjective`: points (n, 2, 1, 1), no text, noise and timesteps."""
+    chosen = points[torch.randint(len(points), (number,))][:, :, None, None]
+    return chosen, None, torch.randn_like(chosen), torch.randint(new_scheduler().config.num_train_timesteps, (number,))
+
+
+def some_scenes(words: frozenset[str], grammar: Grammar, number: int, first_seed: int = 0, canvas: int = 128,
+                objects: int | None = None) -> DrawnScenes:  # fmt: skip
+    """So many scenes from a seed on, drawn now, whose captions need no other words."""
+    imagined = (describe(seed, canvas, objects, grammar) for seed in count(first_seed))
+    drawn = [draw(scene) for scene in islice((one for one in imagined if {*one.caption.replace(",", "").split()} <= words), number)]
+    return DrawnScenes(torch.from_numpy(np.stack([scene.picture for scene in drawn])), [scene.caption for scene in drawn])
+
+
+@torch.no_grad()
+def agreement(towers: nn.Module, tokenizer, scenes: DrawnScenes) -> dict[str, float]:
+    """For every picture the caption that CLIP's towers find nearest: how often it says the right place, colours, objects, and all.
+
+    Of places only those count that the picture's own caption says.
+    """
+    ids = tokenizer(scenes.captions, padding="longest", return_tensors="pt").input_ids
+    texts = normalize(towers.text_projection(towers.text_encoder(ids).pooler_output))
+    pictures = normalize(towers.image_encoder(to_tensor(scenes.pictures)).image_embeds)
+    wanted = [read(caption) for caption in scenes.captions]
+    told = [wanted[index] for index in (pictures @ texts.T).argmax(1).tolist()]
+    pairs = list(zip(wanted, told, strict=True))
+    right = {
+        "place": [one.place == other.place for one, other in pairs if one.place],
+        "colours": [_each(one, "colour") == _each(other, "colour") for one, other in pairs],
+        "objects": [_each(one, "name") == _each(other, "name") for one, other in pairs],
+        "the caption": [one == other for one, other in pairs],
+    }
+    return {name: float(np.mean(hits)) for name, hits in right.items()}
+
+
+def _each(request, what):
+    return sorted(str(getattr(thing, what)) for thing in request.things)
+
+
+@torch.no_grad()
+def copied(autoencoder: nn.Module, picture: np.ndarray) -> np.ndarray:
+    """A picture (height, width, 3), uint8, through a VAE and back."""
+    decoded = autoencoder.decode(autoencoder.encode(to_tensor(torch.from_numpy(picture)[None])).latent_dist.mean).sample
+    return ((decoded[0].permute(1, 2, 0).clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
+
+
+@torch.no_grad()
+def errors_by_time(denoiser: nn.Module, latents: Tensor, texts: Tensor, timesteps: Sequence[int], seed: int = 0) -> list[float]:
+    """The mean squared error of the predicted noise at each of these timesteps, the same noise for all; 1 is no better than silence."""
+    noise, scheduler = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)), new_scheduler()
+    errors = []
+    for timestep in timesteps:
+        time = torch.full((len(latents),), timestep)
+        noisy = scheduler.add_noise(latents, noise, time)
+        errors.append((denoiser(noisy, time, texts).sample - noise).square().mean().item())
+    return errors
+
+
+def reading_alone(unet: nn.Module) -> nn.Module:
+    """The UNet with nothing to learn but what it makes of the text: keys and values of cross-attention (Kumari et al., 2023)."""
+    unet.requires_grad_(False)
+    for layer in cross_attention_layers(unet).values():
+        layer.to_k.requires_grad_(True)
+        layer.to_v.requires_grad_(True)
+    return unet
+
+
+def points_now(denoiser: nn.Module, number: int) -> np.ndarray:
+    """What the denoiser makes of noise as it is now, (n, 2)."""
+    return denoised_points(denoiser, number)[-1].numpy()
+
+
+@torch.no_grad()
+def encoded(model: StableDiffusion, scenes: DrawnScenes) -> tuple[Tensor, Tensor]:
+    """The scenes as the UNet meets them: mean latents (n, 4, h, w), scaled, and their captions' features (n, 77, width)."""
+    means = model.vae.encode(to_tensor(scenes.pictures)).latent_dist.mean
+    texts = [encode_text(model, caption).last_hidden_state for caption in scenes.captions]
+    return means * model.vae.config.scaling_factor, torch.stack(texts)
