@@ -97,7 +97,7 @@ def _files(model, orders, folder, settings):
     # What begins with an underscore is diffusers' own bookkeeping, some of it in another order in every process.
     schedule = {name: value for name, value in model.scheduler.config.items() if not name.startswith("_")}
     made_by = {name: _told(value) for name, value in settings.items()} | {
-        "model": fingerprint(model.text_encoder, model.vae, model.unet), "dtype": str(model.dtype), "height": height, "width": width,
+        "model": fingerprint(*model.networks.values()), "dtype": str(model.dtype), "height": height, "width": width,
         "scheduler": [settings["scheduler"], type(model.scheduler).__name__, schedule],
     }  # fmt: skip
     files = []

@@ -13,11 +13,15 @@ import torch
 from torch import nn
 
 EMBEDDED = "picturebook"
+# The pipelines of diffusers whose loop is this kit's; a latent consistency model is a Stable Diffusion distilled for few steps.
+KINDS = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "LatentConsistencyModelPipeline")
 # Checkpoints made for one task only, by the channels that their UNet takes in, and by the class that their folder names.
 SPECIALISTS = {
     5: "depth to image", 7: "upscaling", 8: "editing by instructions", 9: "inpainting", "StableDiffusionInpaintPipeline": "inpainting",
     "StableDiffusionUpscalePipeline": "upscaling", "StableDiffusionLatentUpscalePipeline": "upscaling",
     "StableDiffusionDepth2ImgPipeline": "depth to image", "StableDiffusionInstructPix2PixPipeline": "editing by instructions",
+    "StableDiffusionXLImg2ImgPipeline": "refining pictures", "StableDiffusionXLInpaintPipeline": "inpainting",
+    "StableDiffusionXLInstructPix2PixPipeline": "editing by instructions",
 }  # fmt: skip
 
 
@@ -27,6 +31,8 @@ class StableDiffusion:
 
     `image_encoder`, `feature_extractor` and `text_projection` are None where the checkpoint has none, as is
     `safety_checker`; `vocabulary` holds the words a small checkpoint was trained on, None for one that read the web.
+    An XL checkpoint reads the prompt with two text towers: `tokenizer_2` and `text_encoder_2` are the second's, to which
+    `text_projection` then belongs; `zeros_for_empty` says that it was trained with zeros where there is no negative prompt.
     """
 
     name: str
@@ -42,11 +48,19 @@ class StableDiffusion:
     vocabulary: frozenset[str] | None
     device: torch.device
     dtype: torch.dtype
+    tokenizer_2: object | None = None
+    text_encoder_2: nn.Module | None = None
+    zeros_for_empty: bool = False
 
     def __repr__(self):
-        millions = {part: sum(p.numel() for p in getattr(self, part).parameters()) / 1e6 for part in ("text_encoder", "vae", "unet")}
-        sizes = ", ".join(f"{part} {count:.1f} M" for part, count in millions.items())
+        sizes = ", ".join(f"{name} {sum(p.numel() for p in part.parameters()) / 1e6:.1f} M" for name, part in self.networks.items())
         return f"StableDiffusion({self.name!r}, {sizes}, {self.device}, {str(self.dtype).removeprefix('torch.')})"
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """What makes pictures, by name: the text tower or both, the VAE, the UNet."""
+        parts = {name: getattr(self, name) for name in ("text_encoder", "text_encoder_2", "vae", "unet")}
+        return {name: part for name, part in parts.items() if part is not None}
 
     @property
     def vae_scale_factor(self) -> int:
@@ -74,13 +88,13 @@ def load_model(
     name = str(name or environ.get("SDTEACH_MODEL") or EMBEDDED)
     source, local = _locate(name)
     with quiet():
-        from diffusers import StableDiffusionPipeline
+        import diffusers
 
         try:
-            index = StableDiffusionPipeline.load_config(source, local_files_only=local)
-            if (kind := index["_class_name"]) != "StableDiffusionPipeline":
-                raise ValueError(f"expected a StableDiffusionPipeline, got a {kind}{_made_for(kind)}")
-            pipeline = StableDiffusionPipeline.from_pretrained(
+            index = diffusers.DiffusionPipeline.load_config(source, local_files_only=local)
+            if (kind := index["_class_name"]) not in KINDS:
+                raise ValueError(f"expected a {' or '.join(KINDS)}, got a {kind}{_made_for(kind)}")
+            pipeline = getattr(diffusers, kind).from_pretrained(
                 source, dtype=dtype, local_files_only=local, use_safetensors=True, **_absent_parts(index)
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -93,10 +107,20 @@ def load_model(
         raise ValueError(f"cannot use {name!r}: expected a UNet with {vae.config.latent_channels} input channels, got "
                          f"{channels}{_made_for(channels)}")  # fmt: skip
     pipeline.to(device)
+    return _assembled(name, pipeline, source, device, dtype)
+
+
+def _assembled(name, pipeline, source, device, dtype):
+    """The parts of a loaded pipeline. XL's autoencoder overflows in float16 and is kept in float32 then, as diffusers runs it."""
+    parts = pipeline.components
+    second = parts.get("text_encoder_2")
+    if second is not None and dtype == torch.float16 and pipeline.vae.config.force_upcast:
+        pipeline.vae.float()
     return StableDiffusion(
-        name, pipeline.tokenizer, pipeline.text_encoder, _text_projection(pipeline.text_encoder, source, device, dtype),
-        pipeline.image_encoder, pipeline.feature_extractor, vae, unet, pipeline.scheduler, pipeline.safety_checker,
-        _vocabulary(source), device, dtype,
+        name, pipeline.tokenizer, pipeline.text_encoder, _text_projection(second or pipeline.text_encoder, source, device, dtype),
+        pipeline.image_encoder, pipeline.feature_extractor, pipeline.vae, pipeline.unet, pipeline.scheduler, parts.get("safety_checker"),
+        _vocabulary(source), device, dtype, parts.get("tokenizer_2"), second,
+        pipeline.config.get("force_zeros_for_empty_prompt", False),
     )  # fmt: skip
 
 

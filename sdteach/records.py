@@ -38,6 +38,7 @@ class Tokens(Record):
     `pieces` are the byte-pair pieces, one per place ("</w>" ends a word); `words` the words that the model
     sees, punctuation apart; `word_of` the index in `words` of each place's word, -1 at start, end and padding;
     `end` the place of the end token, which padding follows; `dropped` the end of the text that did not fit.
+    `second_ids` are what the second text tower of an XL checkpoint reads, which pads with another token; else None.
     """
 
     text: str
@@ -47,6 +48,7 @@ class Tokens(Record):
     word_of: Int64[np.ndarray, " places"]
     end: int
     dropped: str
+    second_ids: Int64[np.ndarray, " places"] | None = None
 
     def places(self, word: str | int) -> tuple[int, ...]:
         """The places of a word of the prompt, or of several in a row ("red car"), wherever it stands.

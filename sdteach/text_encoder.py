@@ -16,26 +16,39 @@ from .tokenizer import tokenize
 class TextFeatures(Record):
     """`last_hidden_state` is what the UNet reads; `layers` are the token embeddings and each layer's output, before
     the final layer norm; `pooled` is the end token's vector; `projected` lies in the space CLIP shares with pictures,
-    None where the checkpoint has no projection."""
+    None where the checkpoint has no projection.
+
+    Of an XL checkpoint's two towers `layers` are the first's, `pooled` and `projected` the second's, and the UNet reads the
+    last layer but one of both side by side, and `projected` besides (Podell et al., 2023)."""
 
     tokens: Tokens
     last_hidden_state: Float[Tensor, "places features"]
-    layers: Float[Tensor, "depth places features"]
-    pooled: Float[Tensor, " features"]
+    layers: Float[Tensor, "depth places width"]
+    pooled: Float[Tensor, " pooled_width"]
     projected: Float[Tensor, " shared"] | None
 
 
 @torch.no_grad()
 def encode_text(model: StableDiffusion, tokens: Tokens | str) -> TextFeatures:
-    """Run the text tower on tokens, or on a prompt, which is tokenized first. Raises ValueError for anything else."""
+    """Run the text tower, or both, on tokens, or on a prompt, which is tokenized first. Raises ValueError for anything else, or
+    for tokens of a checkpoint with one tower where there are two."""
     if not isinstance(tokens, Tokens):
         tokens = tokenize(model, tokens)
-    ids = torch.from_numpy(tokens.ids)[None].to(model.device)
-    out = model.text_encoder(ids, attention_mask=_mask(model, tokens), output_hidden_states=True)
-    # A tower that carries its own projection returns the projected vector first and no pooled one.
-    pooled = out.pooler_output if "pooler_output" in out else out.last_hidden_state[:, tokens.end]
+    first = last = _tower(model, model.text_encoder, tokens.ids, _mask(model, tokens))
+    read = first.last_hidden_state
+    if model.text_encoder_2 is not None:
+        if tokens.second_ids is None:
+            raise ValueError(f"expected tokens for two text towers, got those of a checkpoint with one; use tokenize({model.name!r}, ...)")
+        last = _tower(model, model.text_encoder_2, tokens.second_ids)
+        read = torch.cat([first.hidden_states[-2], last.hidden_states[-2]], -1)
+    # A tower that carries its own projection returns the projected vector first and no pooled one: that of the first end token.
+    pooled = last.pooler_output if "pooler_output" in last else last.last_hidden_state[:, tokens.ids.argmax()]
     projected = model.text_projection(pooled)[0] if model.text_projection is not None else None
-    return TextFeatures(tokens, out.last_hidden_state[0], torch.cat(out.hidden_states), pooled[0], projected)
+    return TextFeatures(tokens, read[0], torch.cat(first.hidden_states), pooled[0], projected)
+
+
+def _tower(model, tower, ids, mask=None):
+    return tower(torch.from_numpy(ids)[None].to(model.device), attention_mask=mask, output_hidden_states=True)
 
 
 def _mask(model, tokens):

@@ -24,8 +24,7 @@ def tokenize(model: StableDiffusion, prompt: str) -> Tokens:
     tokenizer = model.tokenizer
     room = tokenizer.model_max_length
     text = prompt.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate is no character
-    coded = tokenizer(text, padding="max_length", max_length=room, truncation=True)
-    ids = np.array(coded["input_ids"], np.int64)
+    ids = _padded_ids(tokenizer, text)
     whole = tokenizer(text, return_offsets_mapping=True, verbose=False)["offset_mapping"][1:-1]
     kept = whole[: room - 2]
     dropped = text[whole[room - 2][0] :].strip() if len(whole) > len(kept) else ""
@@ -34,7 +33,13 @@ def tokenize(model: StableDiffusion, prompt: str) -> Tokens:
     words, word_of = _words(text, kept, room)
     _warn_of_unknown(model, words)
     pieces = tuple(tokenizer.convert_ids_to_tokens(ids.tolist()))
-    return Tokens(text, ids, pieces, words, word_of, len(kept) + 1, dropped)
+    second_ids = None if model.tokenizer_2 is None else _padded_ids(model.tokenizer_2, text)
+    return Tokens(text, ids, pieces, words, word_of, len(kept) + 1, dropped, second_ids)
+
+
+def _padded_ids(tokenizer, text):
+    coded = tokenizer(text, padding="max_length", max_length=tokenizer.model_max_length, truncation=True)
+    return np.array(coded["input_ids"], np.int64)
 
 
 def _words(text, spans, room):

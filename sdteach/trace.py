@@ -153,6 +153,8 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
 def _to_bytes(trace):
     arrays = {"tokens.ids": trace.tokens.ids, "tokens.word_of": trace.tokens.word_of, "text": trace.text,
               "final_latents": trace.final_latents, "pixels": trace.pixels}  # fmt: skip
+    if trace.tokens.second_ids is not None:
+        arrays["tokens.second_ids"] = trace.tokens.second_ids
     steps = trace.steps
     arrays |= {
         name: np.stack([getattr(step, name) for step in steps]) for name in _PER_STEP if steps and getattr(steps[0], name) is not None
@@ -215,7 +217,7 @@ def _from_bytes(data):
 def _assemble(facts, arrays):
     told = facts["tokens"]
     tokens = Tokens(told["text"], arrays["tokens.ids"], tuple(told["pieces"]), tuple(told["words"]), arrays["tokens.word_of"],
-                    told["end"], told["dropped"])  # fmt: skip
+                    told["end"], told["dropped"], arrays.get("tokens.second_ids"))  # fmt: skip
     told_layers = facts["layers"]
     parts = {part: _of_layers(arrays, part, told_layers) for part in _ATTENTION}
     steps = tuple(
@@ -244,6 +246,7 @@ def _check(trace):
             raise ValueError(f"{name} is a {type(getattr(trace, name)).__name__}")
     latent_shape, places, tokens = trace.final_latents.shape, len(trace.tokens.ids), trace.tokens
     texts = (tokens.text, tokens.dropped, *tokens.pieces, *tokens.words)
+    rows = [row for row in (tokens.ids, tokens.second_ids, tokens.word_of) if row is not None]
     steps = trace.steps
     fits = {
         "pixels": trace.pixels.dtype == np.uint8 and trace.pixels.shape == (trace.height, trace.width, 3),
@@ -251,7 +254,7 @@ def _check(trace):
         "text": trace.text.dtype == np.float32 and trace.text.ndim == 2 and len(trace.text) == places,
         "tokens": all(isinstance(text, str) for text in texts) and len(tokens.pieces) == places
         and isinstance(tokens.end, int) and 0 < tokens.end < places
-        and tokens.ids.dtype == tokens.word_of.dtype == np.int64 and tokens.ids.shape == tokens.word_of.shape == (places,)
+        and all(row.dtype == np.int64 and row.shape == (places,) for row in rows)
         and bool(np.all((tokens.word_of >= -1) & (tokens.word_of < len(tokens.words)))),
         "timesteps": all(isinstance(step.timestep, (int, float)) and not isinstance(step.timestep, bool) for step in steps),
         "steps": all(array.dtype == np.float32 and array.shape == latent_shape for step in steps

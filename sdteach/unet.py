@@ -45,11 +45,12 @@ class UNetStep(Record):
 class Conditioning:
     """The text as the UNet reads it: a row for each prompt, and before them, if guided, as many for the negative prompt.
 
-    `prompts` counts the rows with a prompt. `guidance_embedding` is for checkpoints distilled for few steps, which take the scale
-    as an input; else None.
+    `prompts` counts the rows with a prompt. `projected` are the texts' vectors that an XL checkpoint's UNet takes besides;
+    `guidance_embedding` is for checkpoints distilled for few steps, which take the scale as an input; else None.
     """
 
     embeddings: Float[Tensor, "rows places features"]
+    projected: Float[Tensor, "rows shared"] | None
     keys_values: dict[str, KeysValues]
     prompts: int
     guidance_scale: float
@@ -69,9 +70,18 @@ def condition(model: StableDiffusion, texts: Sequence[TextFeatures], negative: T
     guided = guidance_scale > 1 and model.unet.config.time_cond_proj_dim is None
     if guided and negative is None:
         raise ValueError("expected text features of a negative prompt for guidance above 1, got None; use encode_text(model, '')")
-    embeddings = torch.stack([text.last_hidden_state for text in ([negative] * len(texts) if guided else []) + [*texts]])
-    return Conditioning(embeddings, keys_values(model.unet, embeddings), len(texts), float(guidance_scale),
+    rows = [*([_unsaid(model, negative)] * len(texts) if guided else []), *texts]
+    embeddings = torch.stack([text.last_hidden_state for text in rows])
+    projected = torch.stack([text.projected for text in rows]) if model.unet.config.addition_embed_type == "text_time" else None
+    return Conditioning(embeddings, projected, keys_values(model.unet, embeddings), len(texts), float(guidance_scale),
                         _guidance_embedding(model, guidance_scale))  # fmt: skip
+
+
+def _unsaid(model, negative):
+    """The negative text as the checkpoint was trained to have it: of nothing, an XL checkpoint reads zeros."""
+    if negative.tokens.text or not model.zeros_for_empty:
+        return negative
+    return replace(negative, last_hidden_state=torch.zeros_like(negative.last_hidden_state), projected=torch.zeros_like(negative.projected))
 
 
 def unet_step(
@@ -96,14 +106,25 @@ def predict(
     """
     batch = torch.cat([latents] * 2) if conditioning.guided else latents
     with reading(conditioning.keys_values, tuple(latents.shape[2:]), conditioning.prompts, watch) as attention:
-        output = model.unet(batch, timestep, encoder_hidden_states=conditioning.embeddings,
-                            timestep_cond=conditioning.guidance_embedding, return_dict=False)[0]  # fmt: skip
+        output = _output(model, batch, timestep, conditioning)
     uncond, text = output.chunk(2) if conditioning.guided else (None, output)
     guided = uncond + conditioning.guidance_scale * (text - uncond) if conditioning.guided else text
     kept = alpha_cumprod_at(model.scheduler, timestep).to(latents)
     noises = [None if part is None else _noise(model, part, latents, kept) for part in (uncond, text, guided)]
     predicted_x0 = (latents - (1 - kept) ** 0.5 * noises[2]) / kept**0.5
     return UNetStep(*noises, predicted_x0, guided, {name: rows[0] for name, rows in attention.items()})
+
+
+def _output(model, latents, timestep, conditioning):
+    """The UNet's own answer. An XL checkpoint is also told the text in one vector, and the sizes of the picture: as if it had
+    been this large before it was cropped (at 0, 0) and is to be this large (Podell et al., 2023, section 2.2)."""
+    added = None
+    if conditioning.projected is not None:
+        height, width = (edge * model.vae_scale_factor for edge in latents.shape[2:])
+        sizes = torch.tensor([[height, width, 0, 0, height, width]] * len(latents)).to(latents)
+        added = {"text_embeds": conditioning.projected, "time_ids": sizes}
+    return model.unet(latents, timestep, encoder_hidden_states=conditioning.embeddings, added_cond_kwargs=added,
+                      timestep_cond=conditioning.guidance_embedding, return_dict=False)[0]  # fmt: skip
 
 
 def corrected(model: StableDiffusion, step: UNetStep, latents: Tensor, timestep: int | float | Tensor, x0: Tensor) -> UNetStep:
@@ -129,8 +150,7 @@ def drawn_to(
     with torch.enable_grad():
         moving = latents.detach().float().requires_grad_()
         with reading(conditioning.keys_values, tuple(latents.shape[2:]), 1) as attention:
-            model.unet(moving.to(latents.dtype), timestep, encoder_hidden_states=conditioning.embeddings,
-                       timestep_cond=conditioning.guidance_embedding)  # fmt: skip
+            _output(model, moving.to(latents.dtype), timestep, conditioning)
         outside = []
         for maps in attention.values():
             mean = maps[0].mean(0)

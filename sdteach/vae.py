@@ -30,12 +30,12 @@ def image_to_latents(model: StableDiffusion, picture: Image.Image, seed: int | t
         nearest = tuple(max(1, round(edge / factor)) * factor for edge in picture.size)
         raise ValueError(f"expected a picture whose edges are multiples of {factor}, got {picture.width} x {picture.height}; "
                          f"the nearest is picture.resize({nearest})")  # fmt: skip
-    pixels = VaeImageProcessor(vae_scale_factor=factor).preprocess(picture.convert("RGB")).to(model.device, model.dtype)
+    pixels = VaeImageProcessor(vae_scale_factor=factor).preprocess(picture.convert("RGB")).to(model.device, model.vae.dtype)
     posterior = model.vae.encode(pixels).latent_dist
     generator = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
     noise = torch.randn(posterior.mean.shape, generator=generator).to(posterior.mean)
-    scale = model.vae.config.scaling_factor
-    return LatentDistribution(posterior.mean * scale, posterior.std * scale, (posterior.mean + posterior.std * noise) * scale)
+    made = (posterior.mean, posterior.std, posterior.mean + posterior.std * noise)
+    return LatentDistribution(*(part.to(model.dtype) * model.vae.config.scaling_factor for part in made))
 
 
 def latents_to_image(model: StableDiffusion, latents: Float[Tensor | np.ndarray, "1 channels height width"]) -> Image.Image:
@@ -49,6 +49,6 @@ def latents_to_image(model: StableDiffusion, latents: Float[Tensor | np.ndarray,
 @torch.no_grad()
 def latents_to_images(model: StableDiffusion, latents: Float[Tensor | np.ndarray, "rows channels height width"]) -> list[Image.Image]:
     """Decode a batch of latents, all at once."""
-    latents = torch.as_tensor(latents).to(model.device, model.dtype)
+    latents = torch.as_tensor(latents).to(model.device, model.vae.dtype)
     decoded = model.vae.decode(latents / model.vae.config.scaling_factor).sample
     return VaeImageProcessor(vae_scale_factor=model.vae_scale_factor).postprocess(decoded)

@@ -5,14 +5,27 @@ import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
 from unittest import mock
 
 import jaxtyping
 import pytest
 import torch
-from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DiffusionPipeline,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    LatentConsistencyModelPipeline,
+    LCMScheduler,
+    PNDMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)  # fmt: skip
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 import sdteach
 from sdteach import pipeline
@@ -40,44 +53,121 @@ def random_model(random_folders):
     return sdteach.load_model(random_folders["epsilon"], device="cpu")
 
 
+@pytest.fixture(scope="session")
+def family_folder(tmp_path_factory):
+    """A function: the name of a family of checkpoints -> the folder of a small one with random weights."""
+    return cache(lambda family: FAMILIES[family](tmp_path_factory.mktemp(family)))
+
+
 def random_folder(folder, prediction_type="epsilon", **unet_options):
     torch.manual_seed(11)
-    text = CLIPTextModel(
-        CLIPTextConfig(hidden_size=24, intermediate_size=40, num_hidden_layers=3, num_attention_heads=2, vocab_size=49408,
-                       bos_token_id=49406, eos_token_id=49407, pad_token_id=49407)
+    scheduler = PNDMScheduler.from_config(dict(
+        SCHEDULE, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1, clip_sample=False, prediction_type=prediction_type,
+    ))  # fmt: skip
+    return _one_tower(folder, StableDiffusionPipeline, _text_tower(), _tokenizer(), scheduler, **unet_options)
+
+
+def _one_tower(folder, cls, tower, tokenizer, scheduler, **unet_options):
+    cls(_vae(), tower, tokenizer, _unet(**unet_options), scheduler, None, None, requires_safety_checker=False).save_pretrained(folder)
+    return folder
+
+
+SCHEDULE = dict(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+
+
+def _sd_2(folder, scheduler=None):
+    """OpenCLIP's text tower, whose tokenizer pads with "!" (0), and the velocity predicted."""
+    torch.manual_seed(12)
+    scheduler = scheduler or DDIMScheduler(
+        **SCHEDULE, clip_sample=False, set_alpha_to_one=False, steps_offset=1, prediction_type="v_prediction"
+    )
+    return _one_tower(folder, StableDiffusionPipeline, _text_tower(hidden_act="gelu"), _tokenizer("!"), scheduler)
+
+
+def _sd_turbo(folder):
+    return _sd_2(folder, EulerDiscreteScheduler(**SCHEDULE, timestep_spacing="trailing"))
+
+
+def _lcm(folder):
+    torch.manual_seed(13)
+    scheduler = LCMScheduler(**SCHEDULE)
+    return _one_tower(folder, LatentConsistencyModelPipeline, _text_tower(), _tokenizer(), scheduler, time_cond_proj_dim=14)
+
+
+def _xl(folder, scheduler=None, zeros=True):
+    """Two towers of different widths and depths, a UNet whose finest level has no attention, and blocks as deep as the real ones."""
+    torch.manual_seed(14)
+    first, second = (
+        _text_tower(hidden_act="quick_gelu"),
+        CLIPTextModelWithProjection(
+            CLIPTextConfig(hidden_size=40, intermediate_size=56, num_hidden_layers=4, num_attention_heads=4, projection_dim=20, **SPECIAL)
+        ),
+    )
+    unet = _unet(
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"), cross_attention_dim=64,
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), transformer_layers_per_block=(1, 2, 10),
+        addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=20 + 6 * 8,
     )  # fmt: skip
-    vae = AutoencoderKL(
+    scheduler = scheduler or EulerDiscreteScheduler(**SCHEDULE, timestep_spacing="leading", steps_offset=1)
+    StableDiffusionXLPipeline(
+        _vae(scaling_factor=0.13025), first, second, _tokenizer(), _tokenizer("!"), unet, scheduler, force_zeros_for_empty_prompt=zeros
+    ).save_pretrained(folder)
+    return folder
+
+
+def _xl_turbo(folder):
+    return _xl(folder, EulerAncestralDiscreteScheduler(**SCHEDULE, timestep_spacing="trailing"))
+
+
+FAMILIES = {
+    "sd_1": random_folder, "sd_2": _sd_2, "sd_turbo": _sd_turbo, "lcm": _lcm, "xl": _xl, "xl_turbo": _xl_turbo,
+    "xl_without_zeros": partial(_xl, zeros=False),
+}  # fmt: skip
+SPECIAL = dict(vocab_size=49408, bos_token_id=49406, eos_token_id=49407, pad_token_id=49407)
+
+
+def _tokenizer(padding="<|endoftext|>"):
+    return CLIPTokenizer.from_pretrained(PICTUREBOOK / "tokenizer", pad_token=padding)
+
+
+def _text_tower(**options):
+    return CLIPTextModel(
+        CLIPTextConfig(hidden_size=24, intermediate_size=40, num_hidden_layers=3, num_attention_heads=2, **SPECIAL, **options)
+    )
+
+
+def _vae(**options):
+    return AutoencoderKL(
         block_out_channels=(4, 8, 8, 12), down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-        latent_channels=4, norm_num_groups=2, sample_size=72,
+        latent_channels=4, norm_num_groups=2, sample_size=72, **options,
     )  # fmt: skip
-    unet = UNet2DConditionModel(
+
+
+def _unet(**options):
+    return UNet2DConditionModel(
         **dict(sample_size=9, block_out_channels=(16, 24, 40), layers_per_block=2, cross_attention_dim=24, norm_num_groups=4,
                down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"), attention_head_dim=(2, 4, 5),
-               up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"), use_linear_projection=True) | unet_options
+               up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"), use_linear_projection=True) | options
     )  # fmt: skip
-    scheduler = PNDMScheduler.from_config(dict(
-        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1,
-        clip_sample=False, prediction_type=prediction_type,
-    ))  # fmt: skip
-    tokenizer = CLIPTokenizer.from_pretrained(PICTUREBOOK / "tokenizer")
-    StableDiffusionPipeline(vae, text, tokenizer, unet, scheduler, None, None, requires_safety_checker=False).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")
 def diffusers_latents():
-    """What diffusers' own pipeline makes, from the same folder: the oracle. Returns a function -> latents (1, 4, h, w)."""
+    """What diffusers' own pipeline makes, from the same folder: the oracle. Returns a function -> latents (1, 4, h, w).
+
+    The class is the folder's own, unless `cls` tells another one; of a batch there is a seed for each row."""
     pipelines = {}
 
-    def run(folder, scheduler=None, seed=0, **options):
-        if folder not in pipelines:
-            pipelines[folder] = StableDiffusionPipeline.from_pretrained(folder)
-            pipelines[folder].set_progress_bar_config(disable=True)
-        pipeline = pipelines[folder]
+    def run(folder, scheduler=None, seed=0, cls=DiffusionPipeline, **options):
+        if (folder, cls) not in pipelines:
+            pipelines[folder, cls] = cls.from_pretrained(folder)
+            pipelines[folder, cls].set_progress_bar_config(disable=True)
+        pipeline = pipelines[folder, cls]
         shipped = pipeline.scheduler
+        generators = [torch.Generator().manual_seed(one) for one in ([seed] if isinstance(seed, int) else seed)]
         try:
             pipeline.scheduler = (type(shipped) if scheduler is None else scheduler).from_config(shipped.config)
-            return pipeline(generator=torch.Generator().manual_seed(seed), output_type="latent", **options).images
+            return pipeline(generator=generators[0] if isinstance(seed, int) else generators, **{"output_type": "latent"} | options).images
         finally:
             pipeline.scheduler = shipped
 
