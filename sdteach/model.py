@@ -97,6 +97,7 @@ def load_model(
             pipeline = getattr(diffusers, kind).from_pretrained(
                 source, dtype=dtype, local_files_only=local, use_safetensors=True, **_absent_parts(index)
             )
+            _check_towers(pipeline)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ValueError(f"cannot load {name!r}: {reason}. Tried {'the folder' if local else 'the hub'} {source}; "
@@ -108,6 +109,22 @@ def load_model(
                          f"{channels}{_made_for(channels)}")  # fmt: skip
     pipeline.to(device)
     return _assembled(name, pipeline, source, device, dtype)
+
+
+def _check_towers(pipeline):
+    """Raise ValueError unless the text towers are all there and make what the UNet reads."""
+    parts, unet = pipeline.components, pipeline.unet.config
+    if missing := [part for part in ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2") if parts.get(part, part) is None]:
+        raise ValueError(f"expected a {type(pipeline).__name__} with all its parts, got one without {' and '.join(missing)}")
+    towers = [parts[part].config for part in ("text_encoder", "text_encoder_2") if part in parts]
+    width, read = sum(tower.hidden_size for tower in towers), unet.cross_attention_dim
+    if {width} != ({read} if isinstance(read, int) else {*read}):
+        raise ValueError(f"expected a UNet that reads texts {width} wide, as the text encoders make them, got one that reads {read}")
+    if len(towers) == 2:
+        told = towers[1].projection_dim + 6 * unet.addition_time_embed_dim
+        if unet.projection_class_embeddings_input_dim != told:
+            raise ValueError(f"expected a UNet that takes {told} numbers for the whole text and six sizes, got one that takes "
+                             f"{unet.projection_class_embeddings_input_dim}")  # fmt: skip
 
 
 def _assembled(name, pipeline, source, device, dtype):

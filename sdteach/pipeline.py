@@ -18,7 +18,7 @@ from .attention import cross_attention_layers, layer_grids
 from .model import StableDiffusion
 from .pictures import LARGEST, Box, back_projected, box_mask, checked_layout
 from .records import StepRecord
-from .text_encoder import TextFeatures, encode_text
+from .text_encoder import TextFeatures, encode_texts
 from .tokenizer import tokenize
 from .trace import Trace
 from .unet import UNetStep, condition, corrected, drawn_to, predict
@@ -100,13 +100,13 @@ class _Task:
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """What a run starts from: a sampler with its timesteps set, a text and a seed for each row, and what is changed."""
+    """What a run starts from: a sampler with its timesteps set, a text, a negative one and a seed for each row, and what is changed."""
 
     sampler: object
     timesteps: Tensor
     texts: Sequence[TextFeatures]
     seeds: Sequence[int]
-    negative: TextFeatures
+    negatives: Sequence[TextFeatures]
     guidance_scale: float
     height: int
     width: int
@@ -121,7 +121,7 @@ def _prepared(model, prompts, seeds, negative_prompt, steps, guidance_scale, hei
     height, width = picture_size(model, *(edge if edge is not None or given is None else own for edge, own in
                                           ((height, given and given.height), (width, given and given.width))))  # fmt: skip
     task = _fitted_task(model, task, height, width)
-    texts = [prompt if isinstance(prompt, TextFeatures) else encode_text(model, tokenize(model, prompt)) for prompt in prompts]
+    texts = _texts(model, prompts)
     for word in task.layout or ():
         texts[0].tokens.places(word)
     sampler.set_timesteps(steps, device=model.device)
@@ -130,8 +130,15 @@ def _prepared(model, prompts, seeds, negative_prompt, steps, guidance_scale, hei
         begin = (steps - int(steps * task.strength)) * sampler.order
         if hasattr(sampler, "set_begin_index"):
             sampler.set_begin_index(begin)
-    negative = encode_text(model, tokenize(model, negative_prompt))
-    return _Run(sampler, sampler.timesteps[begin:], texts, seeds, negative, guidance_scale, height, width, task)
+    negatives = encode_texts(model, [tokenize(model, negative_prompt)] * len(texts))
+    return _Run(sampler, sampler.timesteps[begin:], texts, seeds, negatives, guidance_scale, height, width, task)
+
+
+def _texts(model, prompts):
+    """What the prompts say, read all at once, as diffusers does; text features stay as they are."""
+    tokens = [tokenize(model, prompt) for prompt in prompts if not isinstance(prompt, TextFeatures)]
+    read = iter(encode_texts(model, tokens) if tokens else ())
+    return [prompt if isinstance(prompt, TextFeatures) else next(read) for prompt in prompts]
 
 
 @torch.no_grad()
@@ -139,7 +146,7 @@ def _denoise(model, run, watch=True):
     sampler, task, rows = run.sampler, run.task, len(run.texts)
     generators = [torch.Generator().manual_seed(seed) for seed in run.seeds]
     latents, put_back = _start(model, run, generators)
-    conditioning = condition(model, run.texts, run.negative, run.guidance_scale)
+    conditioning = condition(model, run.texts, run.negatives, run.guidance_scale)
     draw = _drawing(model, run)
     understood = signature(sampler.step).parameters
     drawn_with = generators if rows > 1 else generators[0]

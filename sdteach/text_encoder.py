@@ -1,7 +1,9 @@
 """Stage 2: tokens become text features, in CLIP's text tower (Radford et al., 2021); and pictures in its other one."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
@@ -28,34 +30,40 @@ class TextFeatures(Record):
     projected: Float[Tensor, " shared"] | None
 
 
-@torch.no_grad()
 def encode_text(model: StableDiffusion, tokens: Tokens | str) -> TextFeatures:
     """Run the text tower, or both, on tokens, or on a prompt, which is tokenized first. Raises ValueError for anything else, or
     for tokens of a checkpoint with one tower where there are two."""
-    if not isinstance(tokens, Tokens):
-        tokens = tokenize(model, tokens)
-    first = last = _tower(model, model.text_encoder, tokens.ids, _mask(model, tokens))
+    return encode_texts(model, [tokens if isinstance(tokens, Tokens) else tokenize(model, tokens)])[0]
+
+
+@torch.no_grad()
+def encode_texts(model: StableDiffusion, tokens: Sequence[Tokens]) -> list[TextFeatures]:
+    """`encode_text` for several, all at once."""
+    first = last = _tower(model, model.text_encoder, [text.ids for text in tokens], _mask(model, tokens))
     read = first.last_hidden_state
     if model.text_encoder_2 is not None:
-        if tokens.second_ids is None:
-            raise ValueError(f"expected tokens for two text towers, got those of a checkpoint with one; use tokenize({model.name!r}, ...)")
-        last = _tower(model, model.text_encoder_2, tokens.second_ids)
+        if any(text.second_ids is None for text in tokens):
+            raise ValueError("expected tokens for two text towers, got those of a checkpoint with one; use tokenize(model, prompt)")
+        last = _tower(model, model.text_encoder_2, [text.second_ids for text in tokens])
         read = torch.cat([first.hidden_states[-2], last.hidden_states[-2]], -1)
     # A tower that carries its own projection returns the projected vector first and no pooled one: that of the first end token.
-    pooled = last.pooler_output if "pooler_output" in last else last.last_hidden_state[:, tokens.ids.argmax()]
-    projected = model.text_projection(pooled)[0] if model.text_projection is not None else None
-    return TextFeatures(tokens, read[0], torch.cat(first.hidden_states), pooled[0], projected)
+    ends = [text.ids.argmax() for text in tokens]
+    pooled = last.pooler_output if "pooler_output" in last else last.last_hidden_state[range(len(tokens)), ends]
+    projected = model.text_projection(pooled) if model.text_projection is not None else [None] * len(tokens)
+    layers = torch.stack(first.hidden_states, 1)
+    return [TextFeatures(*text) for text in zip(tokens, read, layers, pooled, projected, strict=True)]
 
 
 def _tower(model, tower, ids, mask=None):
-    return tower(torch.from_numpy(ids)[None].to(model.device), attention_mask=mask, output_hidden_states=True)
+    return tower(torch.from_numpy(np.stack(ids)).to(model.device), attention_mask=mask, output_hidden_states=True)
 
 
 def _mask(model, tokens):
     """1 for the places that may be read, 0 for padding, for the few checkpoints that ask for it; else None."""
     if not getattr(model.text_encoder.config, "use_attention_mask", False):
         return None
-    return (torch.arange(len(tokens.ids), device=model.device) <= tokens.end)[None].long()
+    ends = torch.tensor([text.end for text in tokens], device=model.device)
+    return (torch.arange(len(tokens[0].ids), device=model.device) <= ends[:, None]).long()
 
 
 @torch.no_grad()
@@ -159,7 +167,7 @@ def self_attention(model: StableDiffusion, tokens: Tokens | str) -> Float[Tensor
     finally:
         for hook in hooks:
             hook.remove()
-    mask, maps = _mask(model, tokens), []
+    mask, maps = _mask(model, [tokens]), []
     for layer, *asked in zip(layers, seen[::2], seen[1::2], strict=True):
         query, key = (part[0].float().unflatten(-1, (layer.num_heads, -1)).transpose(0, 1) for part in asked)
         scores = query @ key.transpose(1, 2) * query.shape[-1] ** -0.5

@@ -54,7 +54,7 @@ class Conditioning:
     keys_values: dict[str, KeysValues]
     prompts: int
     guidance_scale: float
-    guidance_embedding: Float[Tensor, "1 size"] | None
+    guidance_embedding: Float[Tensor, "rows size"] | None
 
     @property
     def guided(self) -> bool:
@@ -62,19 +62,22 @@ class Conditioning:
 
 
 @torch.no_grad()
-def condition(model: StableDiffusion, texts: Sequence[TextFeatures], negative: TextFeatures | None, guidance_scale: float) -> Conditioning:
-    """Prepare texts for the UNet. Guidance is on if the scale is above 1, unless the UNet takes the scale as input.
+def condition(
+    model: StableDiffusion, texts: Sequence[TextFeatures], negatives: Sequence[TextFeatures] | None, guidance_scale: float
+) -> Conditioning:
+    """Prepare texts for the UNet, and as many negative ones. Guidance is on if the scale is above 1, unless the UNet takes the scale
+    as input.
 
     Raises ValueError if guidance is on and there is no negative text; that of the empty prompt is the usual one.
     """
     guided = guidance_scale > 1 and model.unet.config.time_cond_proj_dim is None
-    if guided and negative is None:
+    if guided and negatives is None:
         raise ValueError("expected text features of a negative prompt for guidance above 1, got None; use encode_text(model, '')")
-    rows = [*([_unsaid(model, negative)] * len(texts) if guided else []), *texts]
+    rows = [*(_unsaid(model, negative) for negative in negatives), *texts] if guided else texts
     embeddings = torch.stack([text.last_hidden_state for text in rows])
     projected = torch.stack([text.projected for text in rows]) if model.unet.config.addition_embed_type == "text_time" else None
     return Conditioning(embeddings, projected, keys_values(model.unet, embeddings), len(texts), float(guidance_scale),
-                        _guidance_embedding(model, guidance_scale))  # fmt: skip
+                        _guidance_embedding(model, guidance_scale, len(rows)))  # fmt: skip
 
 
 def _unsaid(model, negative):
@@ -92,7 +95,7 @@ def unet_step(
 
     guided = uncond + guidance_scale (text - uncond): Ho & Salimans, 2022, equation 6, with w + 1 written as one number.
     """
-    return predict(model, latents, timestep, condition(model, [text], negative, guidance_scale))
+    return predict(model, latents, timestep, condition(model, [text], negative and [negative], guidance_scale))
 
 
 @torch.no_grad()
@@ -177,14 +180,14 @@ def _noise(model, output, latents, kept):
     raise ValueError(f"expected a checkpoint that predicts epsilon or v_prediction, got {kind!r}")
 
 
-def _guidance_embedding(model, guidance_scale):
+def _guidance_embedding(model, guidance_scale, rows):
     """Checkpoints distilled for few steps take the guidance scale as an input (Meng et al., 2023)."""
     size = model.unet.config.time_cond_proj_dim
     if size is None:
         return None
     from diffusers import StableDiffusionPipeline
 
-    scale = torch.tensor([guidance_scale - 1])
+    scale = torch.tensor([guidance_scale - 1] * rows)
     return StableDiffusionPipeline.get_guidance_scale_embedding(None, scale, embedding_dim=size).to(model.device, model.dtype)
 
 

@@ -97,21 +97,17 @@ def _lcm(folder):
 def _xl(folder, scheduler=None, zeros=True):
     """Two towers of different widths and depths, a UNet whose finest level has no attention, and blocks as deep as the real ones."""
     torch.manual_seed(14)
-    first, second = (
-        _text_tower(hidden_act="quick_gelu"),
-        CLIPTextModelWithProjection(
-            CLIPTextConfig(hidden_size=40, intermediate_size=56, num_hidden_layers=4, num_attention_heads=4, projection_dim=20, **SPECIAL)
-        ),
-    )
+    wide = CLIPTextConfig(hidden_size=40, intermediate_size=56, num_hidden_layers=4, num_attention_heads=4, projection_dim=20, **SPECIAL)
     unet = _unet(
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"), cross_attention_dim=64,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"), cross_attention_dim=24 + 40,
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), transformer_layers_per_block=(1, 2, 10),
         addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=20 + 6 * 8,
     )  # fmt: skip
     scheduler = scheduler or EulerDiscreteScheduler(**SCHEDULE, timestep_spacing="leading", steps_offset=1)
     StableDiffusionXLPipeline(
-        _vae(scaling_factor=0.13025), first, second, _tokenizer(), _tokenizer("!"), unet, scheduler, force_zeros_for_empty_prompt=zeros
-    ).save_pretrained(folder)
+        _vae(scaling_factor=0.13025), _text_tower(), CLIPTextModelWithProjection(wide), _tokenizer(), _tokenizer("!"), unet, scheduler,
+        force_zeros_for_empty_prompt=zeros,
+    ).save_pretrained(folder)  # fmt: skip
     return folder
 
 
