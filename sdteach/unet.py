@@ -113,9 +113,11 @@ def predict(
     uncond, text = output.chunk(2) if conditioning.guided else (None, output)
     guided = uncond + conditioning.guidance_scale * (text - uncond) if conditioning.guided else text
     kept = alpha_cumprod_at(model.scheduler, timestep).to(latents)
-    noises = [None if part is None else _noise(model, part, latents, kept) for part in (uncond, text, guided)]
-    predicted_x0 = (latents - (1 - kept) ** 0.5 * noises[2]) / kept**0.5
-    return UNetStep(*noises, predicted_x0, guided, {name: rows[0] for name, rows in attention.items()})
+    noise_uncond = None if uncond is None else _noise_and_x0(model, uncond, latents, kept)[0]
+    noise_text, _ = _noise_and_x0(model, text, latents, kept)
+    noise, predicted_x0 = _noise_and_x0(model, guided, latents, kept)
+    maps = {name: rows[0] for name, rows in attention.items()}
+    return UNetStep(noise_uncond, noise_text, noise, predicted_x0, guided, maps)
 
 
 def _output(model, latents, timestep, conditioning):
@@ -170,13 +172,13 @@ def drawn_to(
     return (latents - strength * gradient / gradient.std().clamp(min=1e-12)).to(latents.dtype)
 
 
-def _noise(model, output, latents, kept):
-    """The noise that an output stands for, whatever the checkpoint was trained to predict (v: Salimans & Ho, 2022)."""
-    kind = model.scheduler.config.prediction_type
+def _noise_and_x0(model, output, latents, kept):
+    """The noise and the clean latents that an output stands for, whatever the checkpoint predicts (v: Salimans & Ho, 2022)."""
+    kind, signal, spread = model.scheduler.config.prediction_type, kept**0.5, (1 - kept) ** 0.5
     if kind == "epsilon":
-        return output
-    if kind == "v_prediction":
-        return kept**0.5 * output + (1 - kept) ** 0.5 * latents
+        return output, (latents - spread * output) / signal
+    if kind == "v_prediction":  # says something of the picture even where there is nothing but noise, and no signal to divide by
+        return signal * output + spread * latents, signal * latents - spread * output
     raise ValueError(f"expected a checkpoint that predicts epsilon or v_prediction, got {kind!r}")
 
 

@@ -115,9 +115,15 @@ def _xl_turbo(folder):
     return _xl(folder, EulerAncestralDiscreteScheduler(**SCHEDULE, timestep_spacing="trailing"))
 
 
+def _xl_velocity(folder):
+    """Trained, as some descendants of XL are, from a first timestep that is all noise (Lin et al., 2024)."""
+    trained = dict(prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing")
+    return _xl(folder, DDIMScheduler(**SCHEDULE, **trained, clip_sample=False, set_alpha_to_one=False))
+
+
 FAMILIES = {
     "sd_1": random_folder, "sd_2": _sd_2, "sd_turbo": _sd_turbo, "lcm": _lcm, "xl": _xl, "xl_turbo": _xl_turbo,
-    "xl_without_zeros": partial(_xl, zeros=False),
+    "xl_without_zeros": partial(_xl, zeros=False), "xl_velocity": _xl_velocity,
 }  # fmt: skip
 SPECIAL = dict(vocab_size=49408, bos_token_id=49406, eos_token_id=49407, pad_token_id=49407)
 

@@ -22,7 +22,7 @@ from sdteach.unet import feature_maps, skips_scaled
 from conftest import hung_on, interrupted_after
 
 HEIGHT, WIDTH = 104, 136
-FAMILIES = ["sd_1", "sd_2", "sd_turbo", "lcm", "xl", "xl_turbo"]
+FAMILIES = ["sd_1", "sd_2", "sd_turbo", "lcm", "xl", "xl_turbo", "xl_velocity"]
 XL = ["xl", "xl_turbo"]
 SCHEDULERS = ["DDIMScheduler", "DPMSolverMultistepScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler",
               "PNDMScheduler", "UniPCMultistepScheduler", "LCMScheduler"]  # fmt: skip
@@ -58,6 +58,17 @@ def test_equals_diffusers_with_other_samplers(family_folder, load, diffusers_lat
     )  # fmt: skip
     trace = sdteach.generate(load(family), "a boat", "snow", 5, 4.0, 3, WIDTH, HEIGHT, scheduler)
     assert torch.equal(latents_of(trace), expected)
+
+
+def test_where_all_is_noise_a_velocity_still_tells_the_clean_latents(load):
+    model = load("xl_velocity")
+    step = next(sdteach.denoise(model, "a boat", steps=3, height=HEIGHT, width=WIDTH, seed=2))
+    assert (step.timestep, model.scheduler.alphas_cumprod[999]) == (999.0, 0.0)
+    sampler = type(model.scheduler).from_config(model.scheduler.config)
+    sampler.set_timesteps(3)
+    expected = sampler.step(step.model_output, 999, step.latents).pred_original_sample
+    torch.testing.assert_close(step.predicted_x0, expected)
+    assert torch.equal(step.noise, step.latents)
 
 
 @pytest.mark.parametrize("steps", [1, 2])
