@@ -9,6 +9,7 @@ from numbers import Integral, Real
 import diffusers
 import numpy as np
 import torch
+from diffusers.schedulers import KarrasDiffusionSchedulers
 from jaxtyping import Float
 from PIL import Image, ImageDraw
 from torch import Tensor
@@ -469,8 +470,8 @@ def _sampler(model, name):
     """A scheduler of its own for each run, since schedulers remember."""
     if name is None:
         return type(model.scheduler).from_config(model.scheduler.config)
-    # Distilled checkpoints' samplers do not list themselves as compatible; EDM's timesteps are no times of this schedule.
-    usable = {cls.__name__ for cls in model.scheduler.compatibles} | {type(model.scheduler).__name__, "LCMScheduler", "TCDScheduler"}
+    # Distilled checkpoints' samplers list no others as compatible, nor others them; EDM's timesteps are no times of this schedule.
+    usable = {kind.name for kind in KarrasDiffusionSchedulers} | {type(model.scheduler).__name__, "LCMScheduler", "TCDScheduler"}
     usable = sorted(usable - {"EDMEulerScheduler"})
     if name not in usable:
         raise ValueError(f"expected scheduler to be one of {', '.join(usable)}, got {name!r}")

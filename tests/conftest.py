@@ -90,7 +90,7 @@ def _sd_turbo(folder):
 
 def _lcm(folder):
     torch.manual_seed(13)
-    scheduler = LCMScheduler(**SCHEDULE)
+    scheduler = LCMScheduler(**SCHEDULE, steps_offset=1)
     return _one_tower(folder, LatentConsistencyModelPipeline, _text_tower(), _tokenizer(), scheduler, time_cond_proj_dim=14)
 
 

@@ -50,10 +50,11 @@ def test_equals_diffusers_with_the_sampler_it_ships_with(family_folder, load, di
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-@pytest.mark.parametrize("family", ["sd_2", *XL])
+@pytest.mark.parametrize("family", ["sd_2", "lcm", *XL])
 def test_equals_diffusers_with_other_samplers(family_folder, load, diffusers_latents, family, scheduler):
+    cls = diffusers.StableDiffusionPipeline if family == "lcm" else diffusers.DiffusionPipeline
     expected = diffusers_latents(
-        family_folder(family), getattr(diffusers, scheduler), seed=3, prompt="a boat", negative_prompt="snow", num_inference_steps=5,
+        family_folder(family), getattr(diffusers, scheduler), 3, cls, prompt="a boat", negative_prompt="snow", num_inference_steps=5,
         guidance_scale=4.0, height=WIDTH, width=HEIGHT,
     )  # fmt: skip
     trace = sdteach.generate(load(family), "a boat", "snow", 5, 4.0, 3, WIDTH, HEIGHT, scheduler)
