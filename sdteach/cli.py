@@ -37,7 +37,9 @@ def main() -> None:
 
         if not should_reduce_batch_size(error):
             raise
-        _end_with("expected more memory than there is; make a smaller picture, or collect less of the run")
+        from .memory import ADVICE
+
+        _end_with(f"expected more memory than there is; {ADVICE}")
     except KeyboardInterrupt:
         asides.print("\nStopped.")
         sys.exit(130)
@@ -54,7 +56,12 @@ def _command() -> None:
 
 
 # What several commands ask alike.
-Model = Annotated[str | None, typer.Option(help="A diffusers folder or hub id; else $SDTEACH_MODEL, else the embedded one.")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="A folder, a .safetensors file, a name that `sdteach checkpoints` lists, a hub id; else $SDTEACH_MODEL, else embedded."
+    ),
+]
 Steps = Annotated[int, typer.Option(help="Steps of the sampler.")]
 Seed = Annotated[int, typer.Option(help="The seed of the noise.")]
 Scale = Annotated[float, typer.Option(help="How far to push towards the prompt; 1 is off.")]
@@ -62,6 +69,7 @@ Negative = Annotated[str, typer.Option(help="What to push away from.")]
 Edge = Annotated[int | None, typer.Option(help="In pixels, a multiple of 8.")]
 Scheduler = Annotated[str | None, typer.Option(help="A diffusers class, such as EulerDiscreteScheduler.")]
 Strength = Annotated[float | None, typer.Option(help="How far to leave the picture, 0 to 1; the share of the steps that is made.")]
+Offload = Annotated[bool, typer.Option("--offload", help="Keep the weights in the CPU's memory: slow, but large checkpoints run.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default CUDA if there is one.")]
 
 
@@ -91,7 +99,8 @@ def generate(
     mask: Annotated[Path | None, typer.Option(help="Paint --image anew only where this picture is white.")] = None,
     layout: Annotated[Path | None, typer.Option(help="JSON of words and boxes: {\"car\": \\[left, top, right, bottom]}, 0 to 1.")] = None,
     model: Model = None, steps: Steps = 50, seed: Seed = 0, guidance_scale: Scale = 7.5, negative_prompt: Negative = "",
-    height: Edge = None, width: Edge = None, scheduler: Scheduler = None, device: Device = None,
+    height: Edge = None, width: Edge = None, scheduler: Scheduler = None, device: Device = None, offload: Offload = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile the UNet first: a minute or more, then quicker; for many.")] = False,
 ) -> None:  # fmt: skip
     """Make a picture from words, or many; from words and a picture; anew in a part of a picture; after a layout."""
     settings = dict(negative_prompt=negative_prompt, steps=steps, guidance_scale=guidance_scale, scheduler=scheduler)
@@ -104,11 +113,15 @@ def generate(
             raise ValueError("expected --seeds or several prompts with --grid, got one picture; --sheet draws its run")
         _check_page(html)
         formats = _check_outputs(out, trace, html, sheet)
+    if compiled and offload:
+        raise ValueError("expected --compile or --offload, got both; weights that travel layer by layer cannot be compiled into one piece")
     boxes = _boxes(layout)
     start = time.perf_counter()
     with _notes(), asides.status("loading the model"):
-        loaded = _load(model, device)
+        loaded = _load(model, device, offload)
         settings |= _given(loaded, image, mask, strength, height, width)
+        if compiled:
+            loaded.unet.compile()
     with _notes():
         if several:
             _paint_many(loaded, prompt, numbers, out, grid, settings)
@@ -167,7 +180,7 @@ def upscale(
     factor: Annotated[int, typer.Option(min=2, max=16, help="How many times larger.")] = 4,
     prompt: Annotated[str, typer.Option(help="What the picture shows, which helps.")] = "",
     strength: Strength = None, model: Model = None, steps: Steps = 20, seed: Seed = 0, guidance_scale: Scale = 2.0,
-    negative_prompt: Negative = "", scheduler: Scheduler = None, device: Device = None,
+    negative_prompt: Negative = "", scheduler: Scheduler = None, device: Device = None, offload: Offload = False,
 ) -> None:  # fmt: skip
     """Make a small picture large: the same loop, kept true to the small picture at every step."""
     formats = _check_outputs(out)
@@ -180,7 +193,7 @@ def upscale(
         if factor * max(small.size) > LARGEST:
             raise ValueError(f"expected a picture that times {factor} has edges of at most {LARGEST}, got {small.width} x {small.height}; "
                              "choose a smaller --factor")  # fmt: skip
-        loaded = _load(model, device)
+        loaded = _load(model, device, offload)
         unit = loaded.vae_scale_factor // math.gcd(loaded.vae_scale_factor, factor)
         small = _resized(picture, small, *(max(round(edge / unit), 1) * unit for edge in (small.height, small.width)))
     with _notes():
@@ -191,7 +204,7 @@ def upscale(
     _tell_time(made, loaded, start)
 
 
-def _load(model, device):
+def _load(model, device, offload=False):
     """The model; on several processes each on a device of its own."""
     from .model import load_model
 
@@ -199,7 +212,7 @@ def _load(model, device):
         import torch
 
         device = f"cuda:{os.environ['LOCAL_RANK']}" if torch.cuda.is_available() else None
-    return load_model(model, device)
+    return load_model(model, device, offload=offload)
 
 
 def _boxes(layout):
@@ -333,7 +346,9 @@ def _tell_outputs(made):
 
 
 def _tell_time(made, model, start):
-    asides.print(f"{len(made.steps)} steps on {model.device}, {time.perf_counter() - start:.1f} s in all", style="dim")
+    from .memory import told
+
+    asides.print(f"{len(made.steps)} steps on {told(model)}, {time.perf_counter() - start:.1f} s in all", style="dim")
     if not made.complete:
         asides.print("Stopped early: the picture is the last predicted one.")
         sys.exit(130)
@@ -364,6 +379,53 @@ def lab(
     settings = os.pathsep.join(filter(None, [str(JUPYTER), os.environ.get("JUPYTER_CONFIG_PATH")]))
     command = [sys.executable, "-m", "jupyterlab", str(folder / lessons[0].name), *options]
     sys.exit(subprocess.call(command, env=os.environ | {"JUPYTER_CONFIG_PATH": settings}))
+
+
+@app.command(epilog='Example:  [bold]sdteach checkpoints[/], then [bold]sdteach generate "a red car" --model sd-turbo --steps 4 ...[/]')
+def checkpoints() -> None:
+    """List the checkpoints that have a name here, what each wants, and whether it is on this machine."""
+    from .checkpoints import EMBEDDED, KNOWN
+    from .hub import cached
+
+    said.print(Text.assemble((EMBEDDED, "bold"), "  the embedded one: no download, no GPU. Besides it, by name:\n"))
+    table = Table("name", "GB", "pixels", "steps", "guidance", "here", "what differs in a lesson", box=None, padding=(0, 1, 0, 0))
+    for name, one in KNOWN.items():
+        here = next((hub_id for hub_id in (one.hub_id, one.fallback) if cached(hub_id)), None)
+        table.add_row(Text(name, "bold"), f"about {one.gigabytes:g}", str(one.edge), str(one.steps), f"{one.guidance_scale:g}",
+                      "yes" if here else "no", one.differs)  # fmt: skip
+    said.print(table)
+    said.print()
+    for name, one in KNOWN.items():
+        said.print(Text.assemble((name, "bold"), f"  {one.hub_id}, else {one.fallback}; licence {one.licence}"), soft_wrap=True)
+
+
+@app.command(
+    epilog="""Examples:
+
+[bold]sdteach prefetch sd-1.5 --to /media/stick/sd-1.5[/]   once, where there is a network
+
+[bold]SDTEACH_MODEL=/media/stick/sd-1.5 sdteach lab[/]   then on every machine, without one; or copy the folder first
+
+[bold]sdteach prefetch sd-turbo[/]   into the cache of this machine, where --model sd-turbo finds it"""
+)
+def prefetch(
+    name: Annotated[str, typer.Argument(help="A name that [bold]sdteach checkpoints[/] lists, or a hub id: owner/name.")],
+    to: Annotated[Path | None, typer.Option(help="A folder to copy to every machine; else the hub's cache on this one.")] = None,
+) -> None:
+    """Fetch a checkpoint for a class, so that nobody needs the network later. Stopped, the same command goes on."""
+    from .checkpoints import KNOWN, hub_ids
+    from .hub import fetch_to, fetched
+
+    ids = hub_ids(name)
+    if not ids:
+        raise ValueError(f"expected one of {', '.join(KNOWN)} or a hub id like 'owner/name', got {name!r}")
+    if to:
+        _check_writable(to / "model_index.json")
+    with _notes():
+        folder = fetch_to(ids, to) if to else fetched(ids)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    said.print(Text.assemble((str(folder), "bold"), f"  {size / 1e9:.2f} GB"), soft_wrap=True)
+    said.print(f"Now, without a network:  SDTEACH_MODEL={folder} sdteach lab", style="dim", soft_wrap=True)
 
 
 @app.command(epilog="Example:  [bold]sdteach doctor[/]")

@@ -59,9 +59,10 @@ def _device():
     import torch
 
     if torch.cuda.is_available():
-        found = f"{torch.cuda.get_device_name()}, {torch.cuda.get_device_properties(0).total_memory / 2**30:.0f} GiB"
+        found = (f"{torch.cuda.get_device_name()}, {torch.cuda.get_device_properties(0).total_memory / 2**30:.0f} GiB; models load in "
+                 "float16, channels last, attention by SDPA")  # fmt: skip
     else:
-        found = f"CPU, {torch.get_num_threads()} threads (enough for {EMBEDDED}; real checkpoints want a GPU)"
+        found = f"CPU, {torch.get_num_threads()} threads, float32 (enough for {EMBEDDED}; real checkpoints want a GPU)"
     return Finding("device", True, found)
 
 

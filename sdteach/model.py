@@ -1,28 +1,23 @@
-"""The loaded parts of a Stable Diffusion, and where packaged data lies."""
+"""The loaded parts of a Stable Diffusion."""
 
 import hashlib
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.resources import files
 from os import environ
 from pathlib import Path
 
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
+from accelerate.utils.modeling import get_state_dict_offloaded_model
 from torch import nn
 
-EMBEDDED = "picturebook"
-# The pipelines of diffusers whose loop is this kit's; a latent consistency model is a Stable Diffusion distilled for few steps.
-KINDS = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "LatentConsistencyModelPipeline")
-# Checkpoints made for one task only, by the channels that their UNet takes in, and by the class that their folder names.
-SPECIALISTS = {
-    5: "depth to image", 7: "upscaling", 8: "editing by instructions", 9: "inpainting", "StableDiffusionInpaintPipeline": "inpainting",
-    "StableDiffusionUpscalePipeline": "upscaling", "StableDiffusionLatentUpscalePipeline": "upscaling",
-    "StableDiffusionDepth2ImgPipeline": "depth to image", "StableDiffusionInstructPix2PixPipeline": "editing by instructions",
-    "StableDiffusionXLImg2ImgPipeline": "refining pictures", "StableDiffusionXLInpaintPipeline": "inpainting",
-    "StableDiffusionXLInstructPix2PixPipeline": "editing by instructions",
-}  # fmt: skip
+from .checkpoints import EMBEDDED, data_folder, find
+from .folder import made_for, read_folder
+from .memory import settle
+from .single_file import read_file
+
+__all__ = ["EMBEDDED", "StableDiffusion", "data_folder", "fingerprint", "load_model", "quiet"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -68,46 +63,38 @@ class StableDiffusion:
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
 
-def data_folder(name: str) -> Path:
-    """Where packaged data lies, `name` being "assets" or "lessons": in the wheel, else in the checkout."""
-    packaged = Path(str(files("sdteach"))) / "_data" / name
-    return packaged if packaged.is_dir() else Path(__file__).parents[1] / name
-
-
 def load_model(
-    name: str | Path | None = None, device: str | torch.device | None = None, dtype: torch.dtype | None = None
-) -> StableDiffusion:
-    """Load a checkpoint: "picturebook" (the embedded one), a diffusers folder, or the id of one on the hub.
+    name: str | Path | None = None, device: str | torch.device | None = None, dtype: torch.dtype | None = None, *, offload: bool = False
+) -> StableDiffusion:  # fmt: skip
+    """Load a checkpoint: "picturebook" (the embedded one), a diffusers folder, a .safetensors file with all parts in it, a known name
+    (`sdteach checkpoints` lists them) or the id of one on the hub.
 
     Without a name, $SDTEACH_MODEL, else the embedded one. Without a device, CUDA if there is one, else the CPU.
-    Without a dtype, float16 on CUDA and float32 elsewhere. Only a hub id ever touches the network.
-    Raises ValueError for a name, device or dtype that cannot be used, saying what can.
+    Without a dtype, float16 on CUDA and float32 elsewhere. Only a known name or a hub id ever touches the network, and only if the
+    checkpoint is not on this machine. No pickle is read. Raises ValueError for a name, device or dtype that cannot be used, saying
+    what can, and for a checkpoint that is not whole or not finite. Weights that do not fit on the device stay in the CPU's memory, as
+    all do with `offload` (see `memory.settle`).
     """
     device = _checked_device(device)
     dtype = _checked_dtype(dtype, device)
     name = str(name or environ.get("SDTEACH_MODEL") or EMBEDDED)
-    source, local = _locate(name)
-    with quiet():
-        import diffusers
-
-        try:
-            index = diffusers.DiffusionPipeline.load_config(source, local_files_only=local)
-            if (kind := index["_class_name"]) not in KINDS:
-                raise ValueError(f"expected a {' or '.join(KINDS)}, got a {kind}{_made_for(kind)}")
-            pipeline = getattr(diffusers, kind).from_pretrained(
-                source, dtype=dtype, local_files_only=local, use_safetensors=True, **_absent_parts(index)
-            )
-            _check_towers(pipeline)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ValueError(f"cannot load {name!r}: {reason}. Tried {'the folder' if local else 'the hub'} {source}; "
-                             f"load_model({EMBEDDED!r}) always works, without a network") from error  # fmt: skip
+    try:
+        source = find(name)
+        with quiet():
+            pipeline = (read_folder if source.is_dir() else read_file)(source, dtype)
+        _check_towers(pipeline)
+        _check_finite(pipeline)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ValueError(f"cannot load {name!r}: {_reason(error)}; load_model({EMBEDDED!r}) always works, without a network") from error
     unet, vae = pipeline.unet, pipeline.vae
     if unet.config.in_channels != vae.config.latent_channels:
         channels = unet.config.in_channels
         raise ValueError(f"cannot use {name!r}: expected a UNet with {vae.config.latent_channels} input channels, got "
-                         f"{channels}{_made_for(channels)}")  # fmt: skip
-    pipeline.to(device)
+                         f"{channels}{made_for(channels)}")  # fmt: skip
+    # XL's autoencoder overflows in float16: it stays in float32 then, as diffusers runs it.
+    if hasattr(pipeline, "text_encoder_2") and dtype == torch.float16 and vae.config.force_upcast:
+        vae.float()
+    settle([part for part in pipeline.components.values() if isinstance(part, nn.Module)], device, offload)
     return _assembled(name, pipeline, source, device, dtype)
 
 
@@ -128,11 +115,9 @@ def _check_towers(pipeline):
 
 
 def _assembled(name, pipeline, source, device, dtype):
-    """The parts of a loaded pipeline. XL's autoencoder overflows in float16 and is kept in float32 then, as diffusers runs it."""
+    """The parts of a loaded pipeline."""
     parts = pipeline.components
     second = parts.get("text_encoder_2")
-    if second is not None and dtype == torch.float16 and pipeline.vae.config.force_upcast:
-        pipeline.vae.float()
     return StableDiffusion(
         name, pipeline.tokenizer, pipeline.text_encoder, _text_projection(second or pipeline.text_encoder, source, device, dtype),
         pipeline.image_encoder, pipeline.feature_extractor, pipeline.vae, pipeline.unet, pipeline.scheduler, parts.get("safety_checker"),
@@ -141,17 +126,13 @@ def _assembled(name, pipeline, source, device, dtype):
     )  # fmt: skip
 
 
-def _made_for(kind):
-    task = SPECIALISTS.get(kind)
-    return f", made for {task} alone; inpainting and upscaling work with any text-to-image checkpoint, see lesson 08" if task else ""
-
-
 def fingerprint(*parts: nn.Module) -> str:
     """A name for these weights: the sha256 of all parameters in half precision."""
     digest = hashlib.sha256()
     for part in parts:
-        for parameter in part.parameters():
-            digest.update(parameter.detach().to("cpu", torch.float16).numpy().tobytes())
+        weights = get_state_dict_offloaded_model(part) if hasattr(part, "_hf_hook") else part.state_dict()
+        for name, _ in part.named_parameters():
+            digest.update(weights[name].detach().to("cpu", torch.float16).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -175,22 +156,18 @@ def _checked_dtype(dtype, device):
     return dtype
 
 
-def _locate(name):
-    """(what diffusers loads, whether it is a folder)."""
-    if name == EMBEDDED:
-        return str(data_folder("assets") / EMBEDDED), True
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return str(folder), True
-    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not folder.parent.is_dir():
-        return name, False
-    raise ValueError(f"expected {EMBEDDED!r}, a folder that exists or a hub id like 'owner/name', got {name!r}")
+def _reason(error):
+    if should_reduce_batch_size(error):
+        return "expected more memory to read it into; end other programs, or choose a smaller checkpoint or half precision"
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
-def _absent_parts(index):
-    """Parts that the folder says it does not have, so that diffusers does not warn of them."""
-    absent = {part: None for part in ("safety_checker", "image_encoder") if index.get(part, [None])[0] is None}
-    return absent | ({"requires_safety_checker": False} if "safety_checker" in absent else {})
+def _check_finite(pipeline):
+    for name, part in pipeline.components.items():
+        for tensor, values in getattr(part, "named_parameters", list)():
+            if not torch.stack(values.aminmax()).isfinite().all():
+                raise ValueError(f"expected finite weights, got NaN or infinity in {tensor} of the {name}; the file was damaged or "
+                                 "converted badly: fetch it again, or load it with another dtype")  # fmt: skip
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Stage 3: pictures to latents, which are a distribution, and back (Kingma & Welling, 2014; Rombach et al., 2022)."""
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from .memory import in_float32, tiled_if_needed
 from .model import StableDiffusion
 from .records import Record
 
@@ -31,7 +33,7 @@ def image_to_latents(model: StableDiffusion, picture: Image.Image, seed: int | t
         raise ValueError(f"expected a picture whose edges are multiples of {factor}, got {picture.width} x {picture.height}; "
                          f"the nearest is picture.resize({nearest})")  # fmt: skip
     pixels = VaeImageProcessor(vae_scale_factor=factor).preprocess(picture.convert("RGB")).to(model.device, model.vae.dtype)
-    posterior = model.vae.encode(pixels).latent_dist
+    posterior = tiled_if_needed(model.vae, lambda: model.vae.encode(pixels)).latent_dist
     generator = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
     noise = torch.randn(posterior.mean.shape, generator=generator).to(posterior.mean)
     made = (posterior.mean, posterior.std, posterior.mean + posterior.std * noise)
@@ -48,7 +50,24 @@ def latents_to_image(model: StableDiffusion, latents: Float[Tensor | np.ndarray,
 
 @torch.no_grad()
 def latents_to_images(model: StableDiffusion, latents: Float[Tensor | np.ndarray, "rows channels height width"]) -> list[Image.Image]:
-    """Decode a batch of latents, all at once."""
+    """Decode a batch of latents, all at once.
+
+    A picture that is not finite in half precision is decoded once more in float32, which is said aloud. Raises ValueError for latents
+    that are not finite, as a text tower or a UNet leaves them that half precision is too narrow for.
+    """
     latents = torch.as_tensor(latents).to(model.device, model.vae.dtype)
-    decoded = model.vae.decode(latents / model.vae.config.scaling_factor).sample
+    if not latents.isfinite().all():
+        raise ValueError(f"expected finite latents, got NaN or infinity: the text tower or the UNet left the range of {model.dtype}; "
+                         f"load the model with dtype={'torch.bfloat16 or ' * (model.dtype == torch.float16)}torch.float32")  # fmt: skip
+    decoded = _decoded(model.vae, latents / model.vae.config.scaling_factor)
+    if not decoded.isfinite().all():
+        if model.vae.dtype == torch.float32:
+            raise ValueError("expected a finite picture from the VAE, got NaN or infinity; the latents are far from any picture's")
+        warnings.warn(f"the VAE left the range of {model.vae.dtype}: the picture would be black, decoded again in float32", stacklevel=3)
+        with in_float32(model.vae, model.device):
+            decoded = _decoded(model.vae, latents.float() / model.vae.config.scaling_factor)
     return VaeImageProcessor(vae_scale_factor=model.vae_scale_factor).postprocess(decoded)
+
+
+def _decoded(vae, latents):
+    return tiled_if_needed(vae, lambda: vae.decode(latents)).sample

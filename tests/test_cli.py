@@ -183,6 +183,32 @@ def test_too_little_memory_is_a_mistake_like_any_other(sdteach_command, monkeypa
         sdteach_command("generate", "a car", "--out", "o.png")
 
 
+def test_a_compiled_unet_paints_the_same_and_is_compiled_once(isolated, sdteach_command, tmp_path, model):
+    """With a compiler that only counts, in a process without the tests' guards, which it cannot read through."""
+    code = """
+import atexit, torch
+from torch._dynamo.testing import CompileCounter
+from sdteach.cli import main
+counter, real = CompileCounter(), torch.nn.Module.compile
+torch.nn.Module.compile = lambda part: real(part, backend=counter)
+atexit.register(lambda: print(counter.frame_count))
+main()
+"""
+    for more in ((), ("--trace", "run.safetensors")):
+        done = isolated(code, "generate", "a red car", "--steps", 6, "--compile", "--out", "a.png", "--device", "cpu", *more)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split()[-1] == "1"
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), sdteach.generate(model, "a red car", steps=6).pixels)
+    assert "layer by layer" in sdteach_command("generate", "a car", "--out", "c.png", "--compile", "--offload")[2]
+
+
+@pytest.mark.parametrize("offload", [[], ["--offload"]])
+def test_it_is_said_where_the_weights_are(sdteach_command, offload):
+    status, _, err = sdteach_command("generate", "a red car", "--out", "a.png", "--steps", 1, "--device", "cpu", *offload)
+    assert status == 0, err
+    assert "1 steps on cpu, float32," + " weights in the CPU's memory," * len(offload) in err
+
+
 @pytest.mark.parametrize(("arguments", "hint"), [
     (("a car", "--mask", "mask.png"), "expected --image with --mask"),
     (("a car", "--strength", 0.5), "expected an image with strength"),
@@ -459,7 +485,9 @@ def test_train_refuses_what_it_does_not_know(sdteach_command, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("command", [[], ["generate"], ["play"], ["upscale"], ["doctor"], ["train"], ["lab"]])
+@pytest.mark.parametrize(
+    "command", [[], ["generate"], ["play"], ["upscale"], ["doctor"], ["train"], ["lab"], ["prefetch"], ["checkpoints"]]
+)
 def test_help_has_examples(command):
     code = "from sdteach.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code, *command, "--help"], capture_output=True, text=True, check=True)

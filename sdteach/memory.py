@@ -1,0 +1,80 @@
+"""Memory: where the parts of a checkpoint stay, and what to do where there is too little."""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+from accelerate import cpu_offload
+from accelerate.hooks import remove_hook_from_submodules
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from torch import nn
+
+Result = TypeVar("Result")
+ADVICE = ("make a smaller picture, or fewer at once, or collect less of the run; load the model with offload=True (--offload), which keeps "
+          "its weights in the CPU's memory; and in float16, the default on CUDA")  # fmt: skip
+
+
+def settle(parts: Sequence[nn.Module], device: torch.device, offload: bool = False) -> None:
+    """Bring parts to `device`. If they do not fit there, or with `offload`, their weights stay in the CPU's memory and each layer's
+    travel when it works: slow, but any checkpoint runs. The former is said aloud.
+
+    On CUDA the convolutions' weights lie with the channels last, as its tensor cores want them; the CPU keeps diffusers' order.
+    """
+    if device.type == "cuda":
+        for part in parts:
+            part.to(memory_format=torch.channels_last)
+    if not offload:
+        try:
+            for part in parts:
+                part.to(device)
+            return
+        except RuntimeError as error:
+            if not should_reduce_batch_size(error):
+                raise
+        for part in parts:
+            part.to("cpu")
+        clear_device_cache()
+        warnings.warn(f"{device} has too little memory for this checkpoint: its weights stay in the CPU's and travel layer by layer, which "
+                      "is slow; a smaller checkpoint, or float16, would fit better", stacklevel=3)  # fmt: skip
+    for part in parts:
+        cpu_offload(part, device)
+
+
+def tiled_if_needed(vae: nn.Module, run: Callable[[], Result]) -> Result:
+    """What `run` returns, which uses `vae`; if memory runs out, once more with the picture in tiles, which is said aloud and stays so."""
+    try:
+        return run()
+    except RuntimeError as error:
+        if vae.use_tiling or not should_reduce_batch_size(error):
+            raise
+    vae.enable_tiling()
+    clear_device_cache()
+    warnings.warn("too little memory for the VAE to work on the whole picture: from now on it works in tiles, whose seams may show",
+                  stacklevel=4)  # fmt: skip
+    return run()
+
+
+@contextmanager
+def in_float32(part: nn.Module, device: torch.device) -> Iterator[None]:
+    """Inside the `with`, `part` computes in float32, all of it on `device`; on the way out it is as it was."""
+    before, offloaded = next(part.parameters()).dtype, hasattr(part, "_hf_hook")
+    remove_hook_from_submodules(part)
+    part.to(device, torch.float32)
+    try:
+        yield
+    finally:
+        part.to(dtype=before)
+        if offloaded:
+            cpu_offload(part.to("cpu"), device)
+
+
+def told(model) -> str:
+    """Where and how a loaded model computes, in a few words."""
+    words = [str(model.device), str(model.dtype).removeprefix("torch.")]
+    if model.device.type == "cuda":
+        words.append("channels last")
+    if hasattr(model.unet, "_hf_hook"):
+        words.append("weights in the CPU's memory")
+    return ", ".join(words)

@@ -1,0 +1,139 @@
+"""Folders: what is missing, cut short, misshapen or pickled is named with the remedy, and the variants that publishers use are read."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+
+import sdteach
+from sdteach.folder import checked_index
+
+from conftest import random_folder
+
+UNET = "unet/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def folder(tmp_path, random_folders):
+    return shutil.copytree(random_folders["epsilon"], tmp_path / "copy")
+
+
+def refused(folder):
+    with pytest.raises(ValueError, match="cannot load") as caught:
+        sdteach.load_model(folder, device="cpu")
+    assert "load_model('picturebook') always works" in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["model_index.json", UNET, "unet/config.json", "vae/diffusion_pytorch_model.safetensors",
+                                  "text_encoder/model.safetensors", "tokenizer/tokenizer.json",
+                                  "scheduler/scheduler_config.json"])  # fmt: skip
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    told = refused(folder)
+    assert str(folder / name).removesuffix(name.split("/")[-1]).rstrip("/") in told
+    assert "again" in told
+
+
+@pytest.mark.parametrize("name", ["model_index.json", "unet/config.json", "scheduler/scheduler_config.json"])
+@pytest.mark.parametrize("text", ["", "{", "[1, 2]", "null", "version https://git-lfs.github.com/spec/v1"])
+def test_what_is_not_json_is_named(folder, name, text):
+    (folder / name).write_text(text)
+    assert f"in {folder / name}" in refused(folder)
+
+
+@pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.999])
+def test_weights_that_are_cut_short_are_named(folder, share):
+    whole = (folder / UNET).read_bytes()
+    (folder / UNET).write_bytes(whole[: int(share * len(whole))])
+    told = refused(folder)
+    assert f"got {folder / UNET} of {int(share * len(whole)):,} bytes, which is cut short or damaged" in told
+
+
+def test_what_git_lfs_left_is_named(folder):
+    (folder / UNET).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    assert "git lfs pull" in refused(folder)
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+@pytest.mark.parametrize(("wrong", "hint"), [(lambda weight: weight[:1], "shape"), (lambda weight: weight * torch.nan, "NaN"),
+                                             (lambda weight: weight + torch.inf, "infinity")])  # fmt: skip
+def test_weights_of_a_wrong_shape_or_not_finite_are_named(folder, part, wrong, hint):
+    (file,) = (folder / part).glob("*.safetensors")
+    tensors = load_file(file)
+    name = next(name for name in tensors if tensors[name].ndim == 2)
+    save_file(tensors | {name: wrong(tensors[name]).contiguous()}, file, {"format": "pt"})
+    told = refused(folder)
+    assert hint in told
+    assert (name.split(".")[-2] if part != "text_encoder" or hint != "shape" else part) in told
+
+
+def test_weights_that_do_not_fit_the_dtype_say_so(folder):
+    tensors = load_file(folder / UNET)
+    save_file(tensors | {"conv_in.bias": tensors["conv_in.bias"] + 1e6}, folder / UNET, {"format": "pt"})
+    assert sdteach.load_model(folder, device="cpu").dtype == torch.float32
+    with pytest.raises(ValueError, match=r"conv_in\.bias of the unet.*another dtype"):
+        sdteach.load_model(folder, device="cpu", dtype=torch.float16)
+
+
+def test_pickled_weights_are_never_read(folder):
+    UNet2DConditionModel.from_pretrained(folder, subfolder="unet").save_pretrained(folder / "unet", safe_serialization=False)
+    (folder / UNET).unlink()
+    told = refused(folder)
+    assert "a pickle can run any program" in told
+    assert "diffusion_pytorch_model.bin" in told
+
+
+@pytest.mark.parametrize("kind", ["FluxPipeline", "StableDiffusion3Pipeline", "PixArtAlphaPipeline", None, ["my_pipeline", "Mine"], 7])
+def test_other_classes_are_refused_by_name(folder, kind):
+    index = json.loads((folder / "model_index.json").read_text()) | {"_class_name": kind}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    assert f"expected a StableDiffusionPipeline or a StableDiffusionXLPipeline, got a {kind}" in refused(folder)
+
+
+def test_an_index_that_lacks_a_part(folder):
+    index = json.loads((folder / "model_index.json").read_text()) | {"unet": [None, None]}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    assert "found no unet" in refused(folder)
+
+
+def test_a_part_with_code_of_its_own_is_never_run(folder):
+    index = json.loads((folder / "model_index.json").read_text()) | {"unet": ["mine", "UNet"]}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    (folder / "unet" / "mine.py").write_text("open('opened', 'w')\nclass UNet: pass\n")
+    refused(folder)
+    assert not list(folder.rglob("opened"))
+
+
+def test_half_precision_variants_and_a_mixture_are_read(folder):
+    whole = sdteach.load_model(folder, device="cpu")
+    halves = {name: tensor.half() for name, tensor in load_file(folder / UNET).items()}
+    save_file(halves, folder / UNET.replace(".safetensors", ".fp16.safetensors"), {"format": "pt"})
+    assert torch.equal(sdteach.load_model(folder, device="cpu").unet.conv_in.weight, whole.unet.conv_in.weight)
+    (folder / UNET).unlink()
+    mixed = sdteach.load_model(folder, device="cpu")
+    assert torch.equal(mixed.unet.conv_in.weight, whole.unet.conv_in.weight.half().float())
+    assert torch.equal(mixed.vae.encoder.conv_in.weight, whole.vae.encoder.conv_in.weight)
+
+
+def test_weights_in_several_files_are_read_and_a_missing_one_is_named(folder):
+    unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
+    (folder / UNET).unlink()
+    unet.save_pretrained(folder / "unet", max_shard_size="200KB")
+    shards = sorted((folder / "unet").glob("*.safetensors"))
+    assert len(shards) > 1
+    assert torch.equal(sdteach.load_model(folder, device="cpu").unet.conv_in.weight, unet.conv_in.weight)
+    shards[-1].unlink()
+    assert f"found no {shards[-1].name}" in refused(folder)
+
+
+def test_a_consistency_model_is_read_as_a_stable_diffusion(tmp_path):
+    folder = random_folder(tmp_path, time_cond_proj_dim=16)
+    index = json.loads((folder / "model_index.json").read_text()) | {"_class_name": "LatentConsistencyModelPipeline"}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    assert checked_index(folder)["_class_name"] == "LatentConsistencyModelPipeline"
+    model = sdteach.load_model(folder, device="cpu")
+    assert sdteach.generate(model, "a car", steps=2, scheduler="LCMScheduler").pixels.shape == (72, 72, 3)

@@ -1,0 +1,163 @@
+"""Too little memory, and numbers too large for half precision: what is done about it, what is said, and that all works afterwards."""
+
+import warnings
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import sdteach
+from sdteach import cli, memory
+from sdteach.model import fingerprint
+
+from conftest import hung_on
+
+FULL = "CUDA out of memory. Tried to allocate 7.00 GiB."
+
+
+def out_of_memory(*_, **__):
+    raise torch.OutOfMemoryError(FULL)
+
+
+@pytest.fixture
+def fresh(random_folders):
+    return sdteach.load_model(random_folders["epsilon"], device="cpu")
+
+
+def painted(model):
+    return sdteach.generate(model, "a red car", steps=2, collect=("latents",))
+
+
+def test_offloaded_weights_paint_the_same_picture(random_folders, fresh):
+    with warnings.catch_warnings(action="error"):
+        offloaded = sdteach.load_model(random_folders["epsilon"], device="cpu", offload=True)
+    for part in ("text_encoder", "vae", "unet"):
+        assert all(parameter.is_meta for parameter in getattr(offloaded, part).parameters()), "nothing stays where it works"
+    assert np.array_equal(painted(offloaded).pixels, painted(fresh).pixels)
+    picture = Image.new("RGB", (72, 72), "red")
+    assert torch.equal(sdteach.image_to_latents(offloaded, picture).latents, sdteach.image_to_latents(fresh, picture).latents)
+    assert fingerprint(offloaded.unet) == fingerprint(fresh.unet)
+    assert "weights in the CPU's memory" in memory.told(offloaded)
+    assert memory.told(fresh) == "cpu, float32"
+
+
+def test_weights_that_do_not_fit_are_offloaded_and_it_is_said(random_folders, fresh, monkeypatch):
+    to, moved = torch.nn.Module.to, []
+
+    def tight(part, *arguments, **options):
+        if moved.append(part) or len(moved) == 2:
+            out_of_memory()
+        return to(part, *arguments, **options)
+
+    monkeypatch.setattr(memory, "cpu_offload", mock.Mock(wraps=memory.cpu_offload))
+    parts = [fresh.text_encoder, fresh.vae, fresh.unet]
+    monkeypatch.setattr(torch.nn.Module, "to", tight)
+    for part in parts:
+        monkeypatch.setattr(part, "to", tight.__get__(part))
+    with pytest.warns(UserWarning, match="too little memory for this checkpoint"):
+        memory.settle(parts, torch.device("cpu"))
+    assert memory.cpu_offload.call_count == 3
+    monkeypatch.undo()
+    assert painted(fresh).complete
+
+
+def test_on_cuda_weights_lie_with_the_channels_last(fresh, monkeypatch):
+    monkeypatch.setattr(memory, "cpu_offload", lambda *_: None)
+    memory.settle([fresh.unet], torch.device("cuda"), offload=True)
+    assert fresh.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_another_error_while_moving_is_no_matter_of_memory(fresh, monkeypatch):
+    monkeypatch.setattr(fresh.unet, "to", mock.Mock(side_effect=RuntimeError("a fault of ours")))
+    with pytest.raises(RuntimeError, match="ours"):
+        memory.settle([fresh.unet], torch.device("cpu"))
+
+
+@pytest.mark.parametrize("stage", ["text_encoder", "unet", "vae.decoder"])
+def test_memory_that_runs_out_at_a_stage_leaves_a_model_that_works(fresh, stage):
+    before, hung = painted(fresh).pixels, hung_on(fresh.unet)
+    part, _, inner = stage.partition(".")
+    with (mock.patch.object(getattr(fresh, part).get_submodule(inner), "forward", out_of_memory), warnings.catch_warnings(action="ignore"),
+          pytest.raises(torch.OutOfMemoryError)):  # fmt: skip
+        painted(fresh)
+    assert hung_on(fresh.unet) == hung
+    fresh.vae.disable_tiling()
+    assert np.array_equal(painted(fresh).pixels, before)
+
+
+def test_a_picture_too_large_for_the_vae_is_decoded_and_encoded_in_tiles(fresh, monkeypatch):
+    latents = torch.randn(1, 4, 18, 18, generator=torch.Generator().manual_seed(0))
+    picture = Image.new("RGB", (144, 144), "red")
+    monkeypatch.setattr(fresh.vae, "tile_latent_min_size", 8)
+    monkeypatch.setattr(fresh.vae, "tile_sample_min_size", 64)
+    for network, run in (("decoder", lambda: sdteach.latents_to_image(fresh, latents)),
+                         ("encoder", lambda: sdteach.image_to_latents(fresh, picture).latents)):  # fmt: skip
+        fresh.vae.disable_tiling()
+        whole, part = run(), getattr(fresh.vae, network)
+        forward = part.forward
+        limit = (8 if network == "decoder" else 64) ** 2
+        monkeypatch.setattr(part, "forward", lambda x, f=forward, n=limit: out_of_memory() if x[0, 0].numel() > n else f(x))
+        with pytest.warns(UserWarning, match="in tiles, whose seams may show"):
+            tiled = run()
+        assert np.shape(tiled) == np.shape(whole)
+        with warnings.catch_warnings(action="error"):
+            run()  # once said is enough
+
+
+@pytest.mark.parametrize("offload", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_picture_that_half_precision_would_leave_black_is_decoded_in_float32(random_folders, dtype, offload):
+    model = sdteach.load_model(random_folders["epsilon"], device="cpu", dtype=dtype, offload=offload)
+    latents = torch.randn(1, 4, 9, 9, generator=torch.Generator().manual_seed(0)).to(dtype)
+    weights = fingerprint(model.vae)
+    decode = type(model.vae).decode
+
+    def narrow(vae, z, *arguments, **options):
+        out = decode(vae, z, *arguments, **options)
+        out.sample = out.sample * (torch.nan if z.dtype == dtype else 1)
+        return out
+
+    with mock.patch.object(type(model.vae), "decode", narrow), pytest.warns(UserWarning, match=f"the VAE left the range of {dtype}"):
+        picture = sdteach.latents_to_image(model, latents)
+    wide = sdteach.load_model(random_folders["epsilon"], device="cpu")
+    expected = sdteach.latents_to_image(wide, latents)
+    assert np.abs(np.asarray(picture, int) - np.asarray(expected, int)).max() <= 2
+    assert fingerprint(model.vae) == weights
+    assert next(model.vae.parameters()).dtype == dtype
+    assert np.asarray(sdteach.latents_to_image(model, latents)).std() > 0
+
+
+def test_what_is_not_finite_is_named_by_stage(fresh):
+    latents = torch.full((1, 4, 9, 9), torch.nan)
+    with pytest.raises(ValueError, match=r"the text tower or the UNet left the range of torch\.float32"):
+        sdteach.latents_to_image(fresh, latents)
+    with torch.no_grad():
+        fresh.vae.decoder.conv_out.bias.fill_(torch.nan)
+    with pytest.raises(ValueError, match="expected a finite picture from the VAE"):
+        sdteach.latents_to_image(fresh, torch.zeros(1, 4, 9, 9))
+
+
+def test_in_float16_the_remedy_names_bfloat16(random_folders):
+    model = sdteach.load_model(random_folders["epsilon"], device="cpu", dtype=torch.float16)
+    with pytest.raises(ValueError, match=r"dtype=torch\.bfloat16 or torch\.float32"):
+        sdteach.latents_to_image(model, torch.full((1, 4, 9, 9), torch.inf))
+
+
+def test_memory_that_runs_out_while_loading_is_told_with_the_remedy(random_folders, monkeypatch):
+    monkeypatch.setattr("sdteach.model.read_folder", out_of_memory)
+    with pytest.raises(ValueError, match=r"more memory to read it into.*a smaller checkpoint.*picturebook"):
+        sdteach.load_model(random_folders["epsilon"], device="cpu")
+
+
+@pytest.mark.parametrize("stage", ["text_encoder.TextFeatures", "unet.UNetStep", "vae.VaeImageProcessor"])
+def test_the_command_says_what_helps(stage, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(f"sdteach.{stage}", out_of_memory)
+    monkeypatch.setattr("sys.argv", ["sdteach", "generate", "a car", "--steps", "1", "--out", str(tmp_path / "car.png")])
+    with pytest.raises(SystemExit, match="1"):
+        cli.main()
+    told = " ".join(capsys.readouterr().err.split())
+    assert "make a smaller picture" in told
+    assert "--offload" in told
+    assert not list(tmp_path.iterdir())
