@@ -3,6 +3,7 @@
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
 from errno import ENOSPC
 from pathlib import Path, PurePosixPath
 
@@ -61,36 +62,54 @@ def wanted(sizes: Mapping[str, int]) -> dict[str, int]:
 
 
 def _first_of(hub_ids, folder):
-    from huggingface_hub.errors import HTTPError  # of the http library that the hub's client is built on
-
+    """Which id it is, its list of files decides: a fetch that breaks off later goes on with the same one, never with another's files."""
     refusals = {}
     for hub_id in hub_ids:
         try:
-            made = _download(hub_id, folder)
-        except (OSError, ValueError, RuntimeError, HTTPError) as error:
-            refusals.setdefault(_reason(error), []).append(hub_id)
+            files = _listed(hub_id)
+        except ValueError as error:
+            refusals.setdefault(str(error), []).append(hub_id)
             continue
         for reason, refused in refusals.items():
             warnings.warn(f"{refused[0]}: {reason}. Took {hub_id} in its place", stacklevel=4)
-        return made
+        return _download(hub_id, files, folder)
     raise ValueError("; ".join(f"{' and '.join(refused)}: {reason}" for reason, refused in refusals.items()))
 
 
-def _download(hub_id, folder):
-    from huggingface_hub import HfApi, snapshot_download
+def _listed(hub_id):
+    from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
-    tree = HfApi().list_repo_tree(hub_id, recursive=True)
-    sizes = {entry.path: entry.size for entry in tree if isinstance(entry, RepoFile)}
+    with _said_in_a_sentence():
+        sizes = {entry.path: entry.size for entry in HfApi().list_repo_tree(hub_id, recursive=True) if isinstance(entry, RepoFile)}
     files = wanted(sizes)
     if "model_index.json" not in files:
         raise ValueError(f"expected a diffusers repository, found no model_index.json among its {len(sizes)} files")
     if not any(name.endswith(".safetensors") for name in files):
         raise ValueError(f"expected .safetensors, got only other weights: {WHY_NO_PICKLE}")
+    return files
+
+
+def _download(hub_id, files, folder):
+    from huggingface_hub import snapshot_download
+
+    if folder and (others := [path for path in folder.rglob("*.safetensors") if path.relative_to(folder).as_posix() not in files]):
+        raise ValueError(f"expected an empty folder, or what an earlier fetch of {hub_id} left, got {others[0]} in it; name another folder")
     _check_room(files, folder)
-    made = Path(snapshot_download(hub_id, allow_patterns=[*files], local_dir=folder))
+    with _said_in_a_sentence(f"{hub_id}: "):
+        made = Path(snapshot_download(hub_id, allow_patterns=[*files], local_dir=folder))
     checked_index(made)
     return made
+
+
+@contextmanager
+def _said_in_a_sentence(before=""):
+    from huggingface_hub.errors import HTTPError  # of the http library that the hub's client is built on
+
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, HTTPError) as error:
+        raise ValueError(before + _reason(error)) from error
 
 
 def _check_room(files, folder):

@@ -43,7 +43,7 @@ def family(file: Path) -> str:
     check_tensors(file)
     with safe_open(file, "pt") as tensors:
         shapes = {name: torch.empty(tensors.get_slice(name).get_shape(), device="meta") for name in tensors.keys()}  # noqa: SIM118
-        told = " ".join((tensors.metadata() or {}).values()).lower()
+        told = [value for key, value in (tensors.metadata() or {}).items() if key.startswith("modelspec.")]
     if not any(name.startswith(UNET) for name in shapes):
         example = next(iter(shapes), "nothing")
         raise ValueError(f"expected a whole checkpoint, whose UNet's tensors begin with {UNET!r}, got {file.name} with tensors such as "
@@ -53,7 +53,7 @@ def family(file: Path) -> str:
         known = "a consistency model" if DISTILLED in shapes else kind
         raise ValueError(f"expected a Stable Diffusion 1.x, 2.x or XL in {file.name}, got {known}{made_for(TASKS.get(kind))}; "
                          "load its diffusers folder or hub id if it has one")  # fmt: skip
-    found, about = FAMILIES[kind], f"{file.name.lower()} {told}"
+    found, about = FAMILIES[kind], " ".join([file.name, *told]).lower()
     if "turbo" in about and found != "sd-1":
         return "sdxl-turbo" if found == "sdxl" else "sd-turbo"
     if found == "sd-2":

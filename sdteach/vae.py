@@ -70,4 +70,5 @@ def latents_to_images(model: StableDiffusion, latents: Float[Tensor | np.ndarray
 
 
 def _decoded(vae, latents):
-    return tiled_if_needed(vae, lambda: vae.decode(latents)).sample
+    """Of several pictures there may be fewer at once, so only one alone is worth tiles."""
+    return (tiled_if_needed(vae, lambda: vae.decode(latents)) if len(latents) == 1 else vae.decode(latents)).sample

@@ -11,10 +11,10 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @contextmanager
-def fake_hub(repositories, broken_off=()):
+def fake_hub(repositories, broken_off=(), missing=()):
     """Serve `repositories`, hub id -> folder, or the status to answer. Yields the address and the list of requests.
 
-    The first time that one of the files in `broken_off` is asked for, only half of it comes.
+    The first time that one of the files in `broken_off` is asked for, only half of it comes. Those in `missing` are listed but gone.
     """
     requests, breaking = [], set(broken_off)
 
@@ -49,7 +49,7 @@ def fake_hub(repositories, broken_off=()):
                 self.reply(200, json.dumps(entries if found[2] == "tree" else info).encode(), {"Content-Type": "application/json"})
 
         def file(self, path, name, body):
-            if not path.is_file():
+            if not path.is_file() or name in missing:
                 self.reply(404, b"", {"X-Error-Code": "EntryNotFound"})
                 return
             data = path.read_bytes()

@@ -106,6 +106,26 @@ def test_a_fetch_that_broke_off_goes_on_and_what_is_there_is_kept(run, published
     assert [path.split("/", 5)[-1] for method, path in requests if method == "GET" and "resolve" in path] == [lacking]
 
 
+def test_a_fetch_that_fails_on_the_way_never_takes_files_of_another(run, published, tmp_path):
+    gone = shutil.copytree(published, tmp_path / "gone")
+    with fake_hub({KNOWN["sd-1.5"].hub_id: gone, KNOWN["sd-1.5"].fallback: published}, missing=["vae/config.json"]) as (address, requests):
+        done = run(address, "prefetch", "sd-1.5", "--to", "copy")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert KNOWN["sd-1.5"].hub_id in done.stderr
+    assert not any(KNOWN["sd-1.5"].fallback in path for _, path in requests)
+
+
+def test_a_folder_with_another_checkpoint_is_left_alone(run, published, tmp_path):
+    (tmp_path / "copy" / "unet").mkdir(parents=True)
+    (tmp_path / "copy" / "unet" / "other.safetensors").write_bytes(b"0")
+    with fake_hub({"some/model": published}) as (address, _):
+        done = run(address, "prefetch", "some/model", "--to", "copy")
+    assert done.returncode == 1
+    assert "name another folder" in done.stderr
+    assert [path.name for path in (tmp_path / "copy").rglob("*") if path.is_file()] == ["other.safetensors"]
+
+
 def test_a_full_disk_is_said_before_the_fetch(run, published, tmp_path):
     code = "import shutil; shutil.disk_usage = lambda _: shutil._ntuple_diskusage(1, 1, 10)\n" + COMMAND
     with fake_hub({"some/model": published}) as (address, requests):

@@ -11,6 +11,7 @@ from PIL import Image
 import sdteach
 from sdteach import cli, memory
 from sdteach.model import fingerprint
+from sdteach.vae import latents_to_images
 
 from conftest import hung_on
 
@@ -104,6 +105,12 @@ def test_a_picture_too_large_for_the_vae_is_decoded_and_encoded_in_tiles(fresh, 
         assert np.shape(tiled) == np.shape(whole)
         with warnings.catch_warnings(action="error"):
             run()  # once said is enough
+
+
+def test_a_batch_too_large_for_the_vae_is_no_case_for_tiles(fresh):
+    with mock.patch.object(fresh.vae.decoder, "forward", out_of_memory), pytest.raises(torch.OutOfMemoryError):
+        latents_to_images(fresh, torch.zeros(2, 4, 9, 9))
+    assert not fresh.vae.use_tiling
 
 
 @pytest.mark.parametrize("offload", [False, True])

@@ -88,7 +88,7 @@ def test_what_tensors_do_not_tell_the_metadata_tells_or_it_is_assumed_aloud(smal
     save_file(tensors, file)
     with pytest.warns(UserWarning, match="does not say which Stable Diffusion 2"):
         assert single_file.family(file) == "sd-2"
-    save_file(tensors, file, {"modelspec.prediction_type": "epsilon"})
+    save_file(tensors, file, {"modelspec.prediction_type": "epsilon", "ss_tag_frequency": "768 turbo"})
     assert single_file.family(file) == "sd-2-base"
 
 
