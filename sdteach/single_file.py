@@ -24,7 +24,7 @@ def read_file(file: Path, dtype):
     configs = data_folder("assets") / "configs" / family(file)
     kind = getattr(diffusers, json.loads((configs / "model_index.json").read_text())["_class_name"])
     try:
-        return kind.from_single_file(str(file), config=str(configs), dtype=dtype, local_files_only=True, **_tokenizers(configs))
+        return kind.from_single_file(str(file), config=str(configs), dtype=dtype, local_files_only=True, **tokenizers(configs))
     except (SingleFileComponentError, NotImplementedError, KeyError) as error:  # the latter two where single tensors are missing
         lacking = str(error).splitlines()[0] if isinstance(error, SingleFileComponentError) else "Tensors of its parts are missing."
         raise ValueError(f"expected a whole checkpoint in {file.name}. {lacking} Get the full file, not a pruned one") from error
@@ -66,8 +66,9 @@ def family(file: Path) -> str:
     return found
 
 
-def _tokenizers(configs):
-    """The embedded tokenizer, which is the one that every Stable Diffusion has, filling up with what the family fills up with."""
+def tokenizers(configs: Path) -> dict:
+    """The embedded tokenizer, which is the one that every Stable Diffusion has, filling up with what the family in the folder
+    `configs` fills up with; by the name of each of its tokenizers."""
     from transformers import CLIPTokenizer
 
     shipped = data_folder("assets") / EMBEDDED / "tokenizer"

@@ -162,7 +162,8 @@ def share(right: Sequence[bool]) -> Measure:
     n, p = len(right), float(np.mean(right))
     middle, half = p + Z**2 / (2 * n), Z * np.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
     scale = 1 + Z**2 / n
-    return Measure(p, float((middle - half) / scale), float((middle + half) / scale), n)
+    low, high = min((middle - half) / scale, p), max((middle + half) / scale, p)  # rounding puts 1 of 1 a hair above the interval
+    return Measure(p, float(low), float(high), n)
 
 
 def average(values: Sequence[float]) -> Measure:

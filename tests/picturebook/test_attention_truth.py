@@ -159,7 +159,7 @@ def test_the_whole_measurement_runs_and_is_told_as_plain_numbers(model, few):
     assert again.gone["word"] == Measure(
         *(round(v, 4) for v in (found.gone["word"].value, found.gone["word"].low, found.gone["word"].high)), 2
     )
-    assert truth.as_plain(again) == told
+    assert json.dumps(truth.as_plain(again)) == json.dumps(told)  # as text, since NaN, of a mean of one, equals nothing
 
 
 def test_the_same_measurement_again_gives_the_same_numbers(model, few):

@@ -66,10 +66,10 @@ PRESETS = {
         unet_channels=(64, 128, 128),
         clip=Phase(steps=2_520, batch=192, learning_rate=1e-3, ema_decay=0.99),
         vae=Phase(steps=5_200, batch=32, learning_rate=2e-3, ema_decay=0.99),
-        decoder=Phase(steps=3_000, batch=32, learning_rate=1e-3, ema_decay=0.998, warmup=50),
+        decoder=Phase(steps=3_550, batch=32, learning_rate=1e-3, ema_decay=0.998, warmup=50),
         unet_single=Phase(steps=2_400, batch=48, learning_rate=1e-3, ema_decay=0.998),
         unet_small=Phase(steps=1_200, batch=64, learning_rate=7e-4, ema_decay=0.998),
-        unet_large=Phase(steps=1_900, batch=32, learning_rate=5e-4, ema_decay=0.998),
+        unet_large=Phase(steps=9_000, batch=32, learning_rate=5e-4, ema_decay=0.998),
         unet_guidance=Phase(steps=350, batch=24, learning_rate=2e-4, ema_decay=0.99, warmup=50),
     ),
     # One H100 and 16 cores, meant for 25 minutes and not yet run: the whole world.
