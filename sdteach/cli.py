@@ -156,7 +156,7 @@ def play(
     device: Device = None,
 ) -> None:
     """Make a page on which to watch a run in any browser, step by step, word by word; or two runs side by side."""
-    from .model import EMBEDDED
+    from .checkpoints import EMBEDDED
     from .trace import Trace
 
     if len(runs) > 2:
@@ -363,7 +363,7 @@ def lab(
     folder: Annotated[Path, typer.Argument(help="Where your copy of the lessons is, or goes.")] = Path("sdteach-lessons"),
 ) -> None:
     """Open JupyterLab on a copy of the lessons that is yours to change; what you changed stays. Other options go to JupyterLab."""
-    from .model import data_folder
+    from .checkpoints import data_folder
 
     options = context.args
     if str(folder).startswith("-"):  # no folder was named, the first of JupyterLab's options stands in its place
@@ -463,7 +463,8 @@ def train(
     """Train picturebook from nothing. Killed at any moment, the same command goes on where it was."""
     from transformers import CLIPTokenizer
 
-    from .model import EMBEDDED, data_folder, quiet
+    from .checkpoints import EMBEDDED, data_folder
+    from .model import quiet
     from .picturebook.training import PRESETS, STAGES, Watch
     from .picturebook.training import train as run
 

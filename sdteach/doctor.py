@@ -12,7 +12,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from .model import EMBEDDED, data_folder
+from .checkpoints import EMBEDDED, data_folder
 
 
 @dataclass(frozen=True)

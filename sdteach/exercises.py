@@ -13,7 +13,7 @@ from functools import cache
 from html import escape
 from numbers import Real
 
-from .model import data_folder
+from .checkpoints import data_folder
 
 MARKS = {"unanswered": "…", "right": "✓", "wrong": "✗"}
 

@@ -12,12 +12,10 @@ from accelerate.utils.memory import should_reduce_batch_size
 from accelerate.utils.modeling import get_state_dict_offloaded_model
 from torch import nn
 
-from .checkpoints import EMBEDDED, data_folder, find
+from .checkpoints import EMBEDDED, find
 from .folder import made_for, read_folder
 from .memory import settle
 from .single_file import read_file
-
-__all__ = ["EMBEDDED", "StableDiffusion", "data_folder", "fingerprint", "load_model", "quiet"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -131,6 +131,7 @@ def _prepared(model, prompts, seeds, negative_prompt, steps, guidance_scale, hei
         begin = (steps - int(steps * task.strength)) * sampler.order
         if hasattr(sampler, "set_begin_index"):
             sampler.set_begin_index(begin)
+    # As many as there are rows, though all are the same: a batch is read with other last bits than one, and diffusers reads a batch.
     negatives = encode_texts(model, [tokenize(model, negative_prompt)] * len(texts))
     return _Run(sampler, sampler.timesteps[begin:], texts, seeds, negatives, guidance_scale, height, width, task)
 

@@ -80,6 +80,12 @@ class Trace(Record):
         places, maps = self.tokens.places(word), self._attention(steps, layers, head)
         return heat_map(maps, places, *self.final_latents.shape[2:], layers)
 
+    def word_cosines(self) -> Float32[np.ndarray, "words words"]:
+        """The cosine of every word's vector with every other's, as the UNet read them; a word of several pieces is their mean."""
+        vectors = np.stack([self.text[list(self.tokens.places(word))].mean(0) for word in range(len(self.tokens.words))])
+        vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-12)
+        return vectors @ vectors.T
+
     def _attention(self, steps, layers, head):
         """What was read at the steps that are asked for, by layer."""
         known = self.layers

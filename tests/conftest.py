@@ -10,6 +10,7 @@ from pathlib import Path
 from unittest import mock
 
 import jaxtyping
+import numpy as np
 import pytest
 import torch
 from diffusers import (
@@ -25,12 +26,14 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )  # fmt: skip
+from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 import sdteach
 from sdteach import pipeline
 
 ROOT = Path(__file__).parents[1]
+HEIGHT, WIDTH = 104, 136
 PICTUREBOOK = ROOT / "assets" / "picturebook"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # Chromium's sandbox does not start for root, and the pages are our own. To it no other machine has an address.
@@ -240,3 +243,18 @@ def interrupted_after(calls):
 
     with mock.patch.object(pipeline, "predict", interrupted):
         yield
+
+
+@pytest.fixture(scope="session")
+def picture():
+    """Coloured noise in squares, so that every latent differs from its neighbours."""
+    squares = np.random.default_rng(5).integers(0, 256, (13, 17, 3), np.uint8)
+    return Image.fromarray(squares).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
+
+
+@pytest.fixture(scope="session")
+def mask():
+    """Two pieces, with edges that cut through the squares of the latents."""
+    region = np.zeros((HEIGHT, WIDTH), bool)
+    region[19:90, 31:77] = region[5:12, 100:131] = True
+    return region

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from sdteach import exercises
+from sdteach.checkpoints import data_folder
 from sdteach.exercises import check
-from sdteach.model import data_folder
 
 NAN = float("nan")
 THE_LESSONS = exercises.exercises

@@ -19,9 +19,8 @@ from sdteach.batch import Order, paint_all
 from sdteach.text_encoder import between, self_attention, word_cosines
 from sdteach.unet import feature_maps, skips_scaled
 
-from conftest import hung_on, interrupted_after
+from conftest import HEIGHT, WIDTH, hung_on, interrupted_after
 
-HEIGHT, WIDTH = 104, 136
 FAMILIES = ["sd_1", "sd_2", "sd_turbo", "lcm", "xl", "xl_turbo", "xl_velocity"]
 XL = ["xl", "xl_turbo"]
 SCHEDULERS = ["DDIMScheduler", "DPMSolverMultistepScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler",
@@ -90,19 +89,6 @@ def test_a_batch_equals_diffusers(family_folder, load, diffusers_latents, family
                                  height=HEIGHT, width=WIDTH, output_type="pil", **told)  # fmt: skip
     made = pipeline.generate_batch(load(family), prompts, [5, 7, 11], "snow", 3, 5.0, HEIGHT, WIDTH)
     assert [np.array_equal(one, other) for one, other in zip(made, expected, strict=True)] == [True] * 3
-
-
-@pytest.fixture(scope="module")
-def picture():
-    squares = np.random.default_rng(5).integers(0, 256, (13, 17, 3), np.uint8)
-    return Image.fromarray(squares).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
-
-
-@pytest.fixture(scope="module")
-def mask():
-    region = np.zeros((HEIGHT, WIDTH), bool)
-    region[19:90, 31:77] = True
-    return region
 
 
 @pytest.mark.parametrize("guidance_scale", [0.0, 5.0])

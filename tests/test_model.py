@@ -10,8 +10,8 @@ import torch
 from safetensors import safe_open
 
 import sdteach
+from sdteach.checkpoints import data_folder
 from sdteach.doctor import damaged_files
-from sdteach.model import data_folder
 
 from conftest import PICTUREBOOK, random_folder
 

@@ -14,25 +14,9 @@ from sdteach import pipeline
 from sdteach.pictures import back_projected, box_mask, pasted_back
 from sdteach.text_encoder import between, slerp
 
-from conftest import PICTUREBOOK, interrupted_after
+from conftest import HEIGHT, PICTUREBOOK, WIDTH, interrupted_after
 
-HEIGHT, WIDTH = 104, 136
 SCHEDULERS = ["PNDMScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler", "DDIMScheduler"]
-
-
-@pytest.fixture(scope="module")
-def picture():
-    """Coloured noise in squares, so that every latent differs from its neighbours."""
-    squares = np.random.default_rng(5).integers(0, 256, (13, 17, 3), np.uint8)
-    return Image.fromarray(squares).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
-
-
-@pytest.fixture(scope="module")
-def mask():
-    """Two pieces, with edges that cut through the squares of the latents."""
-    region = np.zeros((HEIGHT, WIDTH), bool)
-    region[19:90, 31:77] = region[5:12, 100:131] = True
-    return region
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import os
 import jaxtyping
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -338,3 +339,12 @@ def test_repr_summarises(trace):
     assert len(text) < 3000
     assert "text: float32 (77, 128), -" in text
     assert "attention: {down_blocks" in repr(trace.steps[0])
+
+
+def test_word_cosines_are_those_of_the_words_vectors(model):
+    trace = sdteach.generate(model, "a red car, umbrellas", steps=1, collect=())
+    vectors = torch.stack(
+        [torch.from_numpy(trace.text[list(trace.tokens.places(word))]).mean(0) for word in range(len(trace.tokens.words))]
+    )
+    expected = torch.nn.functional.cosine_similarity(vectors[:, None], vectors[None], dim=-1)
+    np.testing.assert_allclose(trace.word_cosines(), expected, atol=1e-5)

@@ -17,7 +17,8 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ..attention import layout_kept, masked_out
-from ..model import StableDiffusion, data_folder, fingerprint
+from ..checkpoints import data_folder
+from ..model import StableDiffusion, fingerprint
 from ..pipeline import denoise, generate
 from ..records import Tokens, by_area, heat_map, over_text
 from ..schedule import add_noise

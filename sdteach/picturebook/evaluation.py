@@ -67,7 +67,7 @@ def evaluate(model: StableDiffusion, judge: Judge, guidance_scale: float = 7.5) 
         raise ValueError(f"expected a checkpoint with CLIP's image tower and projection, got {model.name!r} without; picturebook has them")
     words = model.vocabulary or frozenset(vocabulary(WORLD))
     scenes = [draw(description) for description in islice(in_words(words, 0, None, known_grammar(words)), SCENES)]
-    copies = [_copy(model, scene.picture) for scene in tqdm(scenes, "through the VAE and back")]
+    copies = [copied(model, scene.picture) for scene in tqdm(scenes, "through the VAE and back")]
     judged = [(judge.look(scene.picture), judge.look(copy)) for scene, copy in tqdm([*zip(scenes, copies, strict=True)], "judging scenes")]
     requests = [read(scene.caption) for scene in scenes]
     painted, overlaps = [], []
@@ -116,7 +116,8 @@ def says_all(caption: str) -> bool:
     return all(thing.colour for thing in request.things) and request.relation != "and"
 
 
-def _copy(model, picture):
+def copied(model: StableDiffusion, picture: np.ndarray) -> np.ndarray:
+    """A picture (height, width, 3), uint8, through the VAE and back."""
     return np.asarray(latents_to_image(model, image_to_latents(model, Image.fromarray(picture)).mean))
 
 

@@ -12,9 +12,8 @@ from ..model import StableDiffusion
 from ..pictures import Box, back_projected, box_mask
 from ..pipeline import generate
 from ..tokenizer import tokenize
-from ..vae import image_to_latents, latents_to_image
 from .captions import known_grammar, read, vocabulary
-from .evaluation import Measure, average, in_words, iou, psnr, says_all, word_for
+from .evaluation import Measure, average, copied, in_words, iou, psnr, says_all, word_for
 from .judge import Judge, Seen
 from .scenes import Scene, draw
 from .world import RELATIONS, WORLD
@@ -41,7 +40,7 @@ def enlarged(model: StableDiffusion, scene: Scene, seed: int = 0, factor: int = 
     bicubic = small.resize(scene.image.size, Image.Resampling.BICUBIC)
     trace = generate(model, scene.caption, steps=STEPS, guidance_scale=GUIDANCE, seed=seed, small=small, collect=(),
                      height=scene.image.height, width=scene.image.width)  # fmt: skip
-    through_vae, ceiling = (latents_to_image(model, image_to_latents(model, image).mean) for image in (bicubic, scene.image))
+    through_vae, ceiling = (Image.fromarray(copied(model, np.asarray(image))) for image in (bicubic, scene.image))
     return {"bicubic": bicubic, "VAE alone": through_vae, "VAE alone, pixels put back": back_projected(through_vae, small),
             "loop": trace.image, "loop, pixels put back": back_projected(trace.image, small), "ceiling": ceiling}  # fmt: skip
 

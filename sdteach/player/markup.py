@@ -139,18 +139,11 @@ def _tokens(trace):
             f"</ol>{cut_off}")  # fmt: skip
 
 
-def _word_cosines(trace):
-    """The cosine of every word's vector with every other's, as the UNet read them; a word of several pieces is their mean."""
-    vectors = np.stack([trace.text[list(trace.tokens.places(word))].mean(0) for word in range(len(trace.tokens.words))])
-    vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-12)
-    return vectors @ vectors.T
-
-
 def _cosines(trace):
     words = trace.tokens.words
     if len(words) < 2:
         return None
-    cosines = _word_cosines(trace)
+    cosines = trace.word_cosines()
     apart = np.where(np.triu(np.ones_like(cosines), 1) > 0, cosines, -2)
     first, second = np.unravel_index(apart.argmax(), apart.shape)
     names = [f"<bdi>{safe(word)}</bdi>" for word in words]

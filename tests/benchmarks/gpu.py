@@ -87,11 +87,11 @@ def ways(folder, dtype, steps):
         PLAIN: painted(theirs()), f"{PLAIN}, compiled": painted(compiled), "sdteach": traced(ours[0], collect=()),
         "sdteach, tracing": traced(ours[0]), "sdteach, compiled and tracing": traced(ours[1]),
     }  # fmt: skip
-    if AttentionCapture is not None and hasattr(compiled, "safety_checker"):
+    if AttentionCapture is not None:
         watched = theirs()
 
         def captured():
-            with AttentionCapture(watched, mode="fast") as capture:
+            with AttentionCapture(watched, relations="image->text", timesteps="all", mode="fast") as capture:
                 picture = painted(watched)()
             capture.compute()
             return picture

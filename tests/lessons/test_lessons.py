@@ -20,7 +20,7 @@ from run import run, tidy
 
 LESSONS = sorted((ROOT / "lessons").glob("[0-9]*.ipynb"))
 Near = namedtuple("Near", "number pixel")
-COMPUTED, TRAINED = Near(0.02, 2), Near(0.5, 40)  # a training carries the last bit of a machine's arithmetic far
+COMPUTED, TRAINED = Near(0.02, 2), Near(0.25, 20)  # a training carries the last bit of a machine's arithmetic far
 NUMBER = re.compile(r"-?\d[\d,]*\.?\d*(?:e[-+]?\d+)?")
 each_lesson = pytest.mark.parametrize("path", LESSONS, ids=[path.stem for path in LESSONS])
 
@@ -65,7 +65,7 @@ def assert_same_text(was, now, near):
     """Word for word, and numbers as near as two machines' arithmetic lets them be."""
     assert NUMBER.sub("#", was) == NUMBER.sub("#", now)
     old, new = ([float(number.replace(",", "")) for number in NUMBER.findall(text)] for text in (was, now))
-    assert new == pytest.approx(old, rel=near.number, abs=near.number)
+    assert new == pytest.approx(old, rel=near.number, abs=0.02)
 
 
 def assert_same_html(was, now, near):

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import sdteach
@@ -13,7 +14,7 @@ from sdteach.picturebook import evaluation
 from sdteach.picturebook.captions import known_grammar, read, vocabulary
 from sdteach.picturebook.evaluation import GOALS, average, evaluate, prompts, psnr, retrieved, share
 from sdteach.picturebook.judge import Seen, SeenThing, load_judge
-from sdteach.picturebook.scenes import scene_from_seed
+from sdteach.picturebook.scenes import HELD_OUT_SEED, scene_from_seed
 from sdteach.picturebook.world import HELD_OUT_PAIRS, RELATIONS, SMALL_WORLD, WORLD
 
 
@@ -114,3 +115,12 @@ def test_every_number_is_there_and_inside_its_interval(model, few):
 def test_a_checkpoint_without_an_image_tower_is_refused(random_model, few):
     with pytest.raises(ValueError, match="CLIP's image tower"):
         evaluate(random_model, load_judge())
+
+
+def test_a_copy_is_what_the_vae_makes_of_it(model):
+    picture = scene_from_seed(HELD_OUT_SEED + 55, grammar=SMALL_WORLD).picture
+    given = torch.from_numpy(picture).permute(2, 0, 1)[None] / 127.5 - 1
+    with torch.no_grad():
+        made = model.vae.decode(model.vae.encode(given).latent_dist.mean).sample[0]
+    expected = ((made.permute(1, 2, 0).clamp(-1, 1) + 1) * 127.5).numpy()
+    assert np.abs(evaluation.copied(model, picture) - expected).max() <= 1

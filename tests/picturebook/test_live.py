@@ -119,19 +119,6 @@ def test_agreement_tells_what_the_nearest_caption_says(model):
     assert shares["the caption"] > 0.5
 
 
-def to_image(pixels):
-    from PIL import Image
-
-    return Image.fromarray(pixels.numpy())
-
-
-def test_a_copy_is_what_diffusers_makes_of_it(model):
-    picture = live.some_scenes(model.vocabulary, known_grammar(model.vocabulary), 1).pictures[0]
-    copy = live.copied(model.vae, picture.numpy())
-    theirs = sdteach.latents_to_image(model, sdteach.image_to_latents(model, to_image(picture)).mean)
-    assert np.abs(copy.astype(int) - np.asarray(theirs)).max() <= 1
-
-
 def test_errors_by_time_are_one_for_silence_and_none_for_the_truth():
     latents, kept = torch.randn(6, 4, 8, 8), new_scheduler().alphas_cumprod
     silent = lambda noisy, time, texts: SimpleNamespace(sample=torch.zeros_like(noisy))  # noqa: E731

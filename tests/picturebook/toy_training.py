@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers import CLIPTokenizer
 
-from sdteach.model import EMBEDDED, data_folder
+from sdteach.checkpoints import EMBEDDED, data_folder
 from sdteach.picturebook import training
 from sdteach.picturebook.training import PRESETS, Watch, loop, train
 from sdteach.picturebook.training.recipe import Phase

@@ -63,8 +63,13 @@ def pairs(scenes, tokenizer, batch):
 
 
 @torch.no_grad()
+def nearest(towers, ids, pictures) -> torch.Tensor:
+    """For every picture the index of the caption nearest to it; shapes as in `ContrastiveObjective.forward`."""
+    texts = normalize(towers.text_projection(towers.text_encoder(ids).pooler_output))
+    images = normalize(towers.image_encoder(pictures).image_embeds)
+    return (images @ texts.T).argmax(1)
+
+
 def top1(objective, ids, pictures) -> float:
-    """Share of pictures whose own caption is the nearest of all; shapes as in `ContrastiveObjective.forward`."""
-    texts = normalize(objective.text_projection(objective.text_encoder(ids).pooler_output))
-    images = normalize(objective.image_encoder(pictures).image_embeds)
-    return ((images @ texts.T).argmax(1) == torch.arange(len(ids))).float().mean().item()
+    """Share of pictures whose own caption is the nearest of all."""
+    return (nearest(objective, ids, pictures) == torch.arange(len(ids))).float().mean().item()

@@ -11,7 +11,6 @@ from diffusers import DDIMScheduler
 from diffusers.models.embeddings import get_timestep_embedding
 from diffusers.optimization import get_cosine_schedule_with_warmup
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 from ...attention import cross_attention_layers
 from ...model import StableDiffusion
@@ -19,6 +18,7 @@ from ...text_encoder import encode_text
 from ..captions import read
 from ..scenes import Description, Thing, describe, draw
 from ..world import Grammar
+from . import clip
 from .data import DrawnScenes, to_tensor
 from .folder import new_scheduler
 
@@ -124,10 +124,8 @@ def agreement(towers: nn.Module, tokenizer, scenes: DrawnScenes) -> dict[str, fl
     Of places only those count that the picture's own caption says.
     """
     ids = tokenizer(scenes.captions, padding="longest", return_tensors="pt").input_ids
-    texts = normalize(towers.text_projection(towers.text_encoder(ids).pooler_output))
-    pictures = normalize(towers.image_encoder(to_tensor(scenes.pictures)).image_embeds)
     wanted = [read(caption) for caption in scenes.captions]
-    told = [wanted[index] for index in (pictures @ texts.T).argmax(1).tolist()]
+    told = [wanted[index] for index in clip.nearest(towers, ids, to_tensor(scenes.pictures)).tolist()]
     pairs = list(zip(wanted, told, strict=True))
     right = {
         "place": [one.place == other.place for one, other in pairs if one.place],
@@ -140,13 +138,6 @@ def agreement(towers: nn.Module, tokenizer, scenes: DrawnScenes) -> dict[str, fl
 
 def _each(request, what):
     return sorted(str(getattr(thing, what)) for thing in request.things)
-
-
-@torch.no_grad()
-def copied(autoencoder: nn.Module, picture: np.ndarray) -> np.ndarray:
-    """A picture (height, width, 3), uint8, through a VAE and back."""
-    decoded = autoencoder.decode(autoencoder.encode(to_tensor(torch.from_numpy(picture)[None])).latent_dist.mean).sample
-    return ((decoded[0].permute(1, 2, 0).clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
 
 
 @torch.no_grad()
