@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from PIL import Image
 from torch import nn
 
 import sdteach
@@ -108,7 +109,7 @@ def test_scenes_are_in_the_words_that_are_asked_for(model):
 def test_agreement_tells_what_the_nearest_caption_says(model):
     scenes = live.some_scenes(model.vocabulary, known_grammar(model.vocabulary), 24, HELD_OUT_SEED)
     shares = live.agreement(model, model.tokenizer, scenes)
-    pictures = torch.stack([sdteach.image_features(model, live_image) for live_image in map(to_image, scenes.pictures)])
+    pictures = torch.stack([sdteach.image_features(model, Image.fromarray(picture)) for picture in scenes.pictures.numpy()])
     texts = torch.stack([sdteach.encode_text(model, caption).projected for caption in scenes.captions])
     nearest = [read(scenes.captions[index]) for index in sdteach.cosine_similarity(pictures, texts).argmax(1).tolist()]
     wanted = [read(caption) for caption in scenes.captions]
@@ -135,7 +136,7 @@ def test_latents_and_texts_are_those_that_the_stages_make(model):
     scenes = live.some_scenes(model.vocabulary, known_grammar(model.vocabulary), 3)
     latents, texts = live.encoded(model, scenes)
     for index, caption in enumerate(scenes.captions):
-        alone = sdteach.image_to_latents(model, to_image(scenes.pictures[index])).mean[0]
+        alone = sdteach.image_to_latents(model, Image.fromarray(scenes.pictures[index].numpy())).mean[0]
         torch.testing.assert_close(latents[index], alone, rtol=1e-4, atol=1e-4)
         assert torch.equal(texts[index], sdteach.encode_text(model, caption).last_hidden_state)
 
