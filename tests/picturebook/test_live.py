@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
 from PIL import Image
 from torch import nn
 
@@ -15,8 +14,6 @@ from sdteach.picturebook.evaluation import iou
 from sdteach.picturebook.scenes import HELD_OUT_SEED
 from sdteach.picturebook.training import live, unet
 from sdteach.picturebook.training.folder import new_scheduler
-
-from conftest import PICTUREBOOK
 
 
 class Line(nn.Module):
@@ -139,11 +136,3 @@ def test_latents_and_texts_are_those_that_the_stages_make(model):
         alone = sdteach.image_to_latents(model, Image.fromarray(scenes.pictures[index].numpy())).mean[0]
         torch.testing.assert_close(latents[index], alone, rtol=1e-4, atol=1e-4)
         assert torch.equal(texts[index], sdteach.encode_text(model, caption).last_hidden_state)
-
-
-def test_reading_alone_is_all_that_learns():
-    changed = live.reading_alone(StableDiffusionPipeline.from_pretrained(PICTUREBOOK).unet)
-    names = [name for name, weight in changed.named_parameters() if weight.requires_grad]
-    assert names == [name for name, _ in changed.named_parameters() if ".attn2.to_k." in name or ".attn2.to_v." in name]
-    share = sum(weight.numel() for weight in changed.parameters() if weight.requires_grad) / sum(w.numel() for w in changed.parameters())
-    assert 0.03 < share < 0.05

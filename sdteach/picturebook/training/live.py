@@ -12,7 +12,6 @@ from diffusers.models.embeddings import get_timestep_embedding
 from diffusers.optimization import get_cosine_schedule_with_warmup
 from torch import Tensor, nn
 
-from ...attention import cross_attention_layers
 from ...model import StableDiffusion
 from ...text_encoder import encode_text
 from ..captions import read
@@ -150,15 +149,6 @@ def errors_by_time(denoiser: nn.Module, latents: Tensor, texts: Tensor, timestep
         noisy = scheduler.add_noise(latents, noise, time)
         errors.append((denoiser(noisy, time, texts).sample - noise).square().mean().item())
     return errors
-
-
-def reading_alone(unet: nn.Module) -> nn.Module:
-    """The UNet with nothing to learn but what it makes of the text: keys and values of cross-attention (Kumari et al., 2023)."""
-    unet.requires_grad_(False)
-    for layer in cross_attention_layers(unet).values():
-        layer.to_k.requires_grad_(True)
-        layer.to_v.requires_grad_(True)
-    return unet
 
 
 def points_now(denoiser: nn.Module, number: int) -> np.ndarray:
