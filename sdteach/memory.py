@@ -1,5 +1,6 @@
 """Memory: where the parts of a checkpoint stay, and what to do where there is too little."""
 
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,21 @@ from torch import nn
 Result = TypeVar("Result")
 ADVICE = ("make a smaller picture, or fewer at once, or collect less of the run; load the model with offload=True (--offload), which keeps "
           "its weights in the CPU's memory; and in float16, the default on CUDA")  # fmt: skip
+
+
+@contextmanager
+def advised(stage: str) -> Iterator[None]:
+    """An error for want of memory goes on from here with a note: at which stage it ran out, and what helps.
+
+    The error's traceback, which a notebook keeps until the next one, lets go of the stage's tensors, so that the next try has their room.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if should_reduce_batch_size(error) and not getattr(error, "__notes__", None):
+            error.add_note(f"Memory ran out in {stage}: {ADVICE}.")
+            traceback.clear_frames(error.__traceback__)
+        raise
 
 
 def settle(parts: Sequence[nn.Module], device: torch.device, offload: bool = False) -> None:

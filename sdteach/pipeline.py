@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .attention import cross_attention_layers, layer_grids
+from .memory import advised
 from .model import StableDiffusion
 from .pictures import LARGEST, Box, back_projected, box_mask, checked_layout
 from .records import StepRecord
@@ -154,13 +155,14 @@ def _denoise(model, run, watch=True):
     drawn_with = generators if rows > 1 else generators[0]
     extra = {name: value for name, value in {"eta": 0.0, "generator": drawn_with}.items() if name in understood}
     for index, timestep in enumerate(run.timesteps):
-        latents = draw(latents, index, timestep)
-        seen = sampler.scale_model_input(latents, timestep)
-        said = predict(model, seen, timestep, conditioning, watch)
-        if task.small is not None:
-            said = corrected(model, said, seen, timestep, _agreeing(model, said.predicted_x0, task.small))
-        latents = sampler.step(said.model_output, timestep, latents, **extra, return_dict=False)[0]
-        latents = put_back(latents, index)
+        with advised("the sampler"):
+            latents = draw(latents, index, timestep)
+            seen = sampler.scale_model_input(latents, timestep)
+            said = predict(model, seen, timestep, conditioning, watch)
+            if task.small is not None:
+                said = corrected(model, said, seen, timestep, _agreeing(model, said.predicted_x0, task.small))
+            latents = sampler.step(said.model_output, timestep, latents, **extra, return_dict=False)[0]
+            latents = put_back(latents, index)
         yield DenoisingStep(**vars(said), index=index, calls=len(run.timesteps), timestep=float(timestep), latents=seen,
                             next_latents=latents, text=run.texts[0])  # fmt: skip
 
@@ -227,6 +229,7 @@ def _noise(model, height, width, generator):
     return torch.randn((1, model.unet.config.in_channels, height // factor, width // factor), generator=generator)
 
 
+@advised("what is kept of the run")
 def generate(
     model: StableDiffusion, prompt: str | TextFeatures, negative_prompt: str = "", steps: int = 50, guidance_scale: float = 7.5,
     seed: int = 0, height: int | None = None, width: int | None = None, scheduler: str | None = None,
@@ -363,6 +366,7 @@ def with_previews(model: StableDiffusion, trace: Trace) -> Trace:
     return replace(trace, steps=tuple(steps))
 
 
+@advised("the safety checker")
 @torch.no_grad()
 def withhold_unsafe(model: StableDiffusion, image: Image.Image) -> Image.Image:
     """The picture, or a card in its place that says so if the checkpoint's own safety checker objects."""

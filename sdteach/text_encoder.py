@@ -9,6 +9,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from .memory import advised
 from .model import StableDiffusion
 from .records import Record, Tokens
 from .tokenizer import tokenize
@@ -36,6 +37,7 @@ def encode_text(model: StableDiffusion, tokens: Tokens | str) -> TextFeatures:
     return encode_texts(model, [tokens if isinstance(tokens, Tokens) else tokenize(model, tokens)])[0]
 
 
+@advised("the text tower")
 @torch.no_grad()
 def encode_texts(model: StableDiffusion, tokens: Sequence[Tokens]) -> list[TextFeatures]:
     """`encode_text` for several, all at once."""
@@ -66,6 +68,7 @@ def _mask(model, tokens):
     return (torch.arange(len(tokens[0].ids), device=model.device) <= ends[:, None]).long()
 
 
+@advised("the image tower")
 @torch.no_grad()
 def image_features(model: StableDiffusion, picture: Image.Image) -> Float[Tensor, " shared"] | None:
     """The picture's vector in the space CLIP shares with texts; None where the checkpoint has no image tower."""

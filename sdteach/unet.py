@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_max_pool2d
 
 from .attention import KeysValues, keys_values, reading
+from .memory import advised
 from .model import StableDiffusion
 from .records import Record
 from .schedule import alpha_cumprod_at
@@ -61,6 +62,7 @@ class Conditioning:
         return len(self.embeddings) > self.prompts
 
 
+@advised("the text's keys and values")
 @torch.no_grad()
 def condition(
     model: StableDiffusion, texts: Sequence[TextFeatures], negatives: Sequence[TextFeatures] | None, guidance_scale: float
@@ -98,6 +100,7 @@ def unet_step(
     return predict(model, latents, timestep, condition(model, [text], negative and [negative], guidance_scale))
 
 
+@advised("the UNet")
 @torch.no_grad()
 def predict(
     model: StableDiffusion, latents: Float[Tensor, "rows channels height width"], timestep: int | float | Tensor,
@@ -141,6 +144,7 @@ def corrected(model: StableDiffusion, step: UNetStep, latents: Tensor, timestep:
     return replace(step, noise=noise, predicted_x0=x0, model_output=output)
 
 
+@advised("the UNet, drawn to a layout")
 def drawn_to(
     model: StableDiffusion, latents: Float[Tensor, "1 channels height width"], timestep: int | float | Tensor,
     conditioning: Conditioning, layout: Mapping[tuple[int, ...], Bool[Tensor, "_ _"]], strength: float,

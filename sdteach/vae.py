@@ -10,7 +10,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from .memory import in_float32, tiled_if_needed
+from .memory import advised, in_float32, tiled_if_needed
 from .model import StableDiffusion
 from .records import Record
 
@@ -24,6 +24,7 @@ class LatentDistribution(Record):
     latents: Float[Tensor, "1 channels height width"]
 
 
+@advised("the VAE's encoder")
 @torch.no_grad()
 def image_to_latents(model: StableDiffusion, picture: Image.Image, seed: int | torch.Generator = 0) -> LatentDistribution:
     """Encode `picture`; `seed` fixes the sample, or is what it is drawn with. Height and width must be multiples of 8, else ValueError."""
@@ -48,6 +49,7 @@ def latents_to_image(model: StableDiffusion, latents: Float[Tensor | np.ndarray,
     return latents_to_images(model, latents)[0]
 
 
+@advised("the VAE's decoder")
 @torch.no_grad()
 def latents_to_images(model: StableDiffusion, latents: Float[Tensor | np.ndarray, "rows channels height width"]) -> list[Image.Image]:
     """Decode a batch of latents, all at once.

@@ -1,15 +1,21 @@
 """Too little memory, and numbers too large for half precision: what is done about it, what is said, and that all works afterwards."""
 
+import operator
 import warnings
+import weakref
+from dataclasses import replace
+from functools import partial
 from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+from diffusers import PNDMScheduler
 from PIL import Image
+from transformers import CLIPImageProcessorPil
 
 import sdteach
-from sdteach import cli, memory
+from sdteach import cli, memory, pipeline
 from sdteach.model import fingerprint
 from sdteach.vae import latents_to_images
 
@@ -76,16 +82,75 @@ def test_another_error_while_moving_is_no_matter_of_memory(fresh, monkeypatch):
         memory.settle([fresh.unet], torch.device("cpu"))
 
 
-@pytest.mark.parametrize("stage", ["text_encoder", "unet", "vae.decoder"])
-def test_memory_that_runs_out_at_a_stage_leaves_a_model_that_works(fresh, stage):
-    before, hung = painted(fresh).pixels, hung_on(fresh.unet)
-    part, _, inner = stage.partition(".")
-    with (mock.patch.object(getattr(fresh, part).get_submodule(inner), "forward", out_of_memory), warnings.catch_warnings(action="ignore"),
-          pytest.raises(torch.OutOfMemoryError)):  # fmt: skip
+class Harmless(torch.nn.Module):
+    """A safety checker that objects to nothing."""
+
+    def forward(self, images, clip_input):
+        return images, [False]
+
+
+@pytest.fixture
+def checked(fresh):
+    extractor = CLIPImageProcessorPil(size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24})
+    return replace(fresh, safety_checker=Harmless(), feature_extractor=extractor)
+
+
+def whole_run(model, **options):
+    return sdteach.generate(model, "a red car", steps=2, **options)
+
+
+RED = Image.new("RGB", (72, 72), "red")
+KEYS = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
+# What runs out of memory, and what each public function is doing then.
+STAGES = [
+    ("text_encoder", "forward", "the text tower", lambda model: sdteach.encode_text(model, "a red car")),
+    ("text_encoder", "forward", "the text tower", whole_run),
+    (KEYS, "forward", "the text's keys and values", whole_run),
+    ("vae.encoder", "forward", "the VAE's encoder", lambda model: sdteach.image_to_latents(model, RED)),
+    ("vae.encoder", "forward", "the VAE's encoder", partial(whole_run, image=RED)),
+    ("unet.mid_block", "forward", "the UNet", whole_run),
+    ("unet.mid_block", "forward", "the UNet", lambda model: sdteach.unet_step(model, torch.zeros(1, 4, 9, 9), 500,
+                                                                              *map(partial(sdteach.encode_text, model), ("a car", "")))),
+    ("unet.mid_block", "forward", "the UNet, drawn to a layout", partial(whole_run, layout={"car": (0, 0, 0.5, 1)})),
+    (PNDMScheduler, "step", "the sampler", lambda model: [*sdteach.denoise(model, "a red car", steps=2)]),
+    (pipeline, "_record", "what is kept of the run", whole_run),
+    ("vae.decoder", "forward", "the VAE's decoder", lambda model: sdteach.latents_to_image(model, torch.zeros(1, 4, 9, 9))),
+    ("vae.decoder", "forward", "the VAE's decoder", whole_run),
+    ("safety_checker", "forward", "the safety checker", whole_run),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("owner", "name", "stage", "run"), STAGES)
+@pytest.mark.filterwarnings("ignore:too little memory for the VAE")
+def test_memory_that_runs_out_at_a_stage_is_told_with_the_remedy_and_leaves_a_model_that_works(checked, owner, name, stage, run):
+    before, hung = painted(checked).pixels, hung_on(checked.unet)
+    owner = operator.attrgetter(owner)(checked) if isinstance(owner, str) else owner
+    with mock.patch.object(owner, name, out_of_memory), pytest.raises(torch.OutOfMemoryError) as caught:
+        run(checked)
+    assert caught.value.__notes__ == [f"Memory ran out in {stage}: {memory.ADVICE}."]
+    assert hung_on(checked.unet) == hung
+    checked.vae.disable_tiling()
+    assert np.array_equal(painted(checked).pixels, before)
+
+
+def test_an_error_for_want_of_memory_that_a_notebook_keeps_holds_no_tensors(fresh):
+    held = []
+
+    def full(hidden, *_, **__):
+        large = hidden + 1
+        held.append(weakref.ref(large))
+        out_of_memory()
+
+    with mock.patch.object(fresh.unet.mid_block, "forward", full), pytest.raises(torch.OutOfMemoryError) as caught:
         painted(fresh)
-    assert hung_on(fresh.unet) == hung
-    fresh.vae.disable_tiling()
-    assert np.array_equal(painted(fresh).pixels, before)
+    assert caught.value.__traceback__
+    assert held[0]() is None
+
+
+def test_other_errors_get_no_advice(fresh):
+    with mock.patch.object(fresh.unet, "forward", side_effect=RuntimeError("a fault")), pytest.raises(RuntimeError) as caught:
+        painted(fresh)
+    assert not hasattr(caught.value, "__notes__")
 
 
 def test_a_picture_too_large_for_the_vae_is_decoded_and_encoded_in_tiles(fresh, monkeypatch):
