@@ -1,6 +1,9 @@
 """Pictures to latents and back, against diffusers' own VAE and the normal distribution's formulas."""
 
+import gc
 import inspect
+from unittest import mock
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
@@ -8,6 +11,8 @@ import torch
 from PIL import Image
 
 import sdteach
+from sdteach import plots, vae, widgets
+from sdteach.widgets import explorer
 
 
 @pytest.fixture
@@ -53,7 +58,68 @@ def test_odd_edges_are_refused_with_the_nearest(model, size):
 
 
 @pytest.mark.parametrize("shape", [(4, 8, 8), (2, 4, 8, 8), (1, 3, 8, 8), (8, 8)])
-def test_other_shapes_are_no_latents(model, shape):
-    unchecked = inspect.unwrap(sdteach.latents_to_image)
+@pytest.mark.parametrize("function", [vae.latents_to_image, vae.preview])
+def test_other_shapes_are_no_latents(model, shape, function):
     with pytest.raises(ValueError, match="expected latents"):
-        unchecked(model, torch.zeros(shape))
+        inspect.unwrap(function)(model, torch.zeros(shape))
+
+
+def least_squares(latents, pixels):
+    """By the normal equations: the colours are affine in the channels."""
+    rows = np.concatenate([latents[0].numpy(), np.ones((1, *latents.shape[2:]))]).reshape(latents.shape[1] + 1, -1).astype(np.float64)
+    return np.linalg.solve(rows @ rows.T, rows @ pixels.reshape(-1, 3).astype(np.float64))
+
+
+@pytest.mark.parametrize("which", ["model", "random_model"])
+def test_a_preview_is_the_least_squares_fit_of_what_the_vae_decodes(request, which, monkeypatch):
+    model, seen = request.getfixturevalue(which), []
+    decode = vae.latents_to_image
+    monkeypatch.setattr(vae, "_COLOURS", WeakKeyDictionary())
+    monkeypatch.setattr(vae, "latents_to_image", lambda model, latents: seen.append((latents, decode(model, latents))) or seen[-1][1])
+    latents = torch.randn(1, 4, 5, 9, generator=torch.Generator().manual_seed(2))
+    found = vae.preview(model, latents)
+    ((fitted_on, picture),) = seen
+    pixels = torch.from_numpy(np.array(picture)).float().movedim(-1, 0)
+    weights = least_squares(fitted_on, torch.nn.functional.avg_pool2d(pixels, 8).round().movedim(0, -1).numpy())
+    expected = np.concatenate([latents[0].numpy(), np.ones((1, 5, 9))]).transpose(1, 2, 0) @ weights
+    assert (found.shape, found.dtype) == ((5, 9, 3), np.uint8)
+    assert np.abs(found - expected.clip(0, 255)).max() < 0.6
+    assert np.array_equal(vae.preview(model, latents.numpy()), found)
+    assert len(seen) == 1, "fitted once"
+
+
+def test_previews_of_true_runs_are_near_their_decoded_pictures(model):
+    errors, plain, correlations = [], [], []
+    for seed, prompt in enumerate(("a red car below a yellow star", "a blue boat on a beach")):
+        for step in sdteach.denoise(model, prompt, steps=10, seed=seed, width=96):
+            decoded = np.asarray(sdteach.latents_to_image(model, step.predicted_x0).reduce(8), float)
+            shown = vae.preview(model, step.predicted_x0)
+            errors.append(np.mean((decoded - shown) ** 2))
+            plain.append(np.var(decoded))  # the error of the best single gray
+            correlations.append(np.corrcoef(decoded.ravel(), shown.ravel())[0, 1])
+    decibels = 10 * np.log10(255**2 / np.mean(errors))
+    assert decibels > 18  # 19.2 when this was written; over whole runs see tests/benchmarks/preview.py
+    assert np.mean(errors) < np.mean(plain) / 2
+    assert np.mean(correlations) > 0.85
+
+
+def test_a_preview_goes_on_where_latents_do_not(model):
+    assert vae.preview(model, torch.full((1, 4, 2, 3), torch.nan)).shape == (2, 3, 3)
+
+
+def test_what_was_fitted_goes_with_its_vae(random_folders):
+    passing = sdteach.load_model(random_folders["epsilon"], device="cpu")
+    vae.preview(passing, torch.zeros(1, 4, 3, 2))
+    before = len(vae._COLOURS)
+    del passing
+    gc.collect()
+    assert len(vae._COLOURS) == before - 1
+
+
+def test_a_run_can_be_watched_live(model, monkeypatch):
+    shown = []
+    monkeypatch.setattr(explorer, "display", lambda figure, display_id: shown.append(figure) or mock.Mock(update=shown.append))
+    widgets.live(
+        plots.picture_grid([vae.preview(model, step.predicted_x0)], [""]) for step in sdteach.denoise(model, "a red car", steps=3, width=96)
+    )
+    assert len(shown) == 4
