@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from safetensors.numpy import load, save
 from .pictures import checked_layout
 from .records import Record, StepRecord, Tokens, heat_map
 
-VERSION = 3
+VERSION = 4
 _PER_STEP = ("latents", "noise", "noise_text", "noise_uncond", "predicted_x0")
 _ATTENTION = ("attention", "attention_heads")
 _GIVEN = ("start", "mask", "small")
@@ -34,7 +35,8 @@ class Trace(Record):
     picture. `complete` is False where the run was interrupted: then the picture is the last predicted one. `attention_sum`
     is what a step's `attention` is, summed over all steps. `start` is the picture that the run began with, `mask` True where it
     was painted anew, `small` what it had to shrink to, `strength` the share of the steps; `layout` has words and their boxes; None
-    where the run had none.
+    where the run had none. `layer_areas` is at how many positions each of the `layers` read, where its maps have become smaller
+    since (`recording.recorded`).
     """
 
     prompt: str
@@ -57,6 +59,7 @@ class Trace(Record):
     small: UInt8[np.ndarray, "_ _ 3"] | None = None
     strength: float | None = None
     layout: Mapping[str, tuple[float, float, float, float]] | None = None
+    layer_areas: Mapping[str, float] | None = None
 
     @property
     def image(self) -> Image.Image:
@@ -78,7 +81,7 @@ class Trace(Record):
         which attention_heads must have been collected. Raises ValueError for a word, step, layer or head that is not there.
         """
         places, maps = self.tokens.places(word), self._attention(steps, layers, head)
-        return heat_map(maps, places, *self.final_latents.shape[2:], layers)
+        return heat_map(maps, places, *self.final_latents.shape[2:], layers or self.layer_areas)
 
     def word_cosines(self) -> Float32[np.ndarray, "words words"]:
         """The cosine of every word's vector with every other's, as the UNet read them; a word of several pieces is their mean."""
@@ -91,7 +94,7 @@ class Trace(Record):
         known = self.layers
         if layers is not None and (set(layers) - set(known) or not any(layers.values()) or not np.isfinite([*layers.values()]).all()):
             raise ValueError(f"expected layers out of {list(known)}, with finite weights that are not all 0, got {layers}")
-        every = [step.attention or _mean_of(step.attention_heads) for step in self.steps]
+        every = [step.attention or mean_of_heads(step.attention_heads) for step in self.steps]
         if head is not None:
             every = [_one_of(step.attention_heads, head, layers or known) for step in self.steps]
         if not every or every[0] is None:
@@ -105,7 +108,10 @@ class Trace(Record):
         return [every[step] for step in steps]
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the trace as one safetensors file; a file that is there is replaced only as a whole."""
+        """Write the trace as one safetensors file, exactly; a file that is there is replaced only as a whole.
+
+        Numbers that are all exactly a float16 are written as such: those of a recorded run are.
+        """
         write_atomically(path, _to_bytes(self))
 
     @staticmethod
@@ -126,7 +132,8 @@ class Trace(Record):
         return trace
 
 
-def _mean_of(heads):
+def mean_of_heads(heads: Mapping[str, np.ndarray] | None) -> dict[str, np.ndarray] | None:
+    """A step's `attention_heads` as its `attention`."""
     return heads and {layer: maps.mean(0) for layer, maps in heads.items()}
 
 
@@ -175,11 +182,20 @@ def _to_bytes(trace):
     facts["tokens"] = {name: getattr(trace.tokens, name) for name in ("text", "pieces", "words", "end", "dropped")}
     facts["layers"] = list(trace.layers)  # safetensors keeps no order
     facts["timesteps"] = [step.timestep for step in steps]
-    facts |= {"strength": trace.strength, "layout": trace.layout}
+    facts |= {"strength": trace.strength, "layout": trace.layout, "layer_areas": trace.layer_areas}
     # One metadata key, since safetensors writes several in random order; the digest covers every other byte of the file.
     metadata = {"sdteach": json.dumps({"version": VERSION, "sha256": _UNSIGNED, **facts})}
-    unsigned = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata)
+    unsigned = save({name: np.ascontiguousarray(_smallest(array)) for name, array in arrays.items()}, metadata)
     return _with_digest(unsigned, _UNSIGNED, hashlib.sha256(unsigned).hexdigest())
+
+
+def _smallest(array):
+    """Numbers that are all exactly a float16 take half the room."""
+    if array.dtype != np.float32:
+        return array
+    with np.errstate(over="ignore"):
+        half = array.astype(np.float16)
+    return half if np.array_equal(half, array) else array
 
 
 def _with_digest(data, old, new):
@@ -215,6 +231,8 @@ def _from_bytes(data):
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ValueError(f"{name} holds numbers that are not finite")
+        if array.dtype == np.float16:
+            arrays[name] = array.astype(np.float32)
     trace = _assemble(facts, arrays)
     _check(trace)
     return trace
@@ -238,7 +256,7 @@ def _assemble(facts, arrays):
                  final_latents=arrays["final_latents"], pixels=arrays["pixels"], steps=steps,
                  attention_sum=_of_layers(arrays, "attention_sum", told_layers) or None,
                  **{name: arrays.get(name) for name in _GIVEN}, strength=facts["strength"],
-                 layout=facts["layout"] and {word: tuple(box) for word, box in facts["layout"].items()})  # fmt: skip
+                 layout=facts["layout"] and {word: tuple(box) for word, box in facts["layout"].items()}, layer_areas=facts["layer_areas"])  # fmt: skip
 
 
 def _of_layers(arrays, part, layers):
@@ -273,6 +291,8 @@ def _check(trace):
         "mask": trace.mask is None or (trace.mask.dtype == bool and trace.mask.shape == (trace.height, trace.width)),
         "small": trace.small is None or (trace.small.dtype == np.uint8 and trace.small.ndim == 3 and trace.small.shape[2] == 3),
         "strength": trace.strength is None or (isinstance(trace.strength, float) and 0 < trace.strength <= 1),
+        "layer_areas": trace.layer_areas is None or (set(trace.layer_areas) == set(trace.layers) != set()
+                       and all(isinstance(area, float) and 0 < area < math.inf for area in trace.layer_areas.values())),
         "preview": all(step.preview.dtype == np.uint8 and step.preview.ndim == 3 for step in steps if step.preview is not None),
     }  # fmt: skip
     if trace.layout is not None:

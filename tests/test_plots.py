@@ -292,8 +292,14 @@ def test_heat_needs_a_caption_and_an_outline_for_each_map(pictures, maps, captio
 
 
 def test_layers_are_called_by_their_side_and_grid():
-    grids = {"down_blocks.0.x": (16, 24), "down_blocks.0.y": (16, 24), "mid_block.z": (4, 6), "up_blocks.2.x": (16, 24), "other": (1, 2)}
-    named = ["down 16 × 24", "down 16 × 24 (2)", "middle 4 × 6", "up 16 × 24", "other 1 × 2"]
+    grids = {
+        "down_blocks.0.x": (16, 24),
+        "down_blocks.0.y": (16, 24),
+        "mid_block.z": (4, 6),
+        "up_blocks.2.x": (16, 24),
+        "96 × 96": (64, 64),
+    }
+    named = ["down 16 × 24", "down 16 × 24 (2)", "middle 4 × 6", "up 16 × 24", "96 × 96"]
     assert list(plots.layer_names(grids).values()) == named
     assert list(plots.layer_names(grids)) == list(grids)
 

@@ -167,16 +167,18 @@ def refuse_nonsense(trace, tmp_path):
         "mask": {"mask": np.ones((9, 5), bool)},
         "mask: ": {"mask": np.ones((72, 40), np.uint8)}, "small": {"small": np.ones((9, 5), np.uint8)}, "strength": {"strength": 0.0},
         "strength: ": {"strength": "1"}, "box": {"layout": {"car": (0.5, 0.0, 0.4, 1.0)}}, "at least one word": {"layout": {}},
+        "layer_areas": {"layer_areas": {"a": 3.0}}, "layer_areas: ": {"layer_areas": dict.fromkeys(trace.layers, 0.0)},
+        "layer_areas: : ": {"layer_areas": dict.fromkeys(trace.layers, 4)},
     }  # fmt: skip
     for reason, changes in cases.items():
-        refused(tmp_path, trace_module._to_bytes(altered(trace, **changes)), reason.removesuffix(": "))
+        refused(tmp_path, trace_module._to_bytes(altered(trace, **changes)), reason.rstrip(": "))
 
 
 def test_another_version_and_extra_tensors_are_refused(trace, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(trace_module, "VERSION", 99)
         other = trace_module._to_bytes(trace)
-    refused(tmp_path, other, "expected version 3, got 99")
+    refused(tmp_path, other, "expected version 4, got 99")
     with monkeypatch.context() as patch:
         patch.setattr(trace_module, "save", lambda arrays, metadata: save(arrays | {"extra": np.zeros(3, np.float32)}, metadata))
         other = trace_module._to_bytes(trace)

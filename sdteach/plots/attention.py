@@ -50,11 +50,14 @@ def draw_heat(
 
 
 def layer_names(grids: Mapping[str, tuple[int, int]]) -> dict[str, str]:
-    """Cross-attention layers by their grids, as a reader knows them: "down 16 × 16", "middle 4 × 4", "up 16 × 16 (2)"."""
+    """Cross-attention layers by their grids, as a reader knows them: "down 16 × 16", "middle 4 × 4", "up 16 × 16 (2)".
+
+    The layers of a recorded run are named by their grids and stay as they are.
+    """
     named, seen = {}, Counter()
     for layer, (height, width) in grids.items():
         side = re.match(r"down|mid|up", layer)
-        name = f"{'middle' if side and side[0] == 'mid' else side[0] if side else layer} {height} × {width}"
+        name = f"{'middle' if side[0] == 'mid' else side[0]} {height} × {width}" if side else layer
         seen[name] += 1
         named[layer] = f"{name} ({seen[name]})" if seen[name] > 1 else name
     return named

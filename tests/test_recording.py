@@ -1,0 +1,132 @@
+"""Recorded runs: what is lost, what stays, how little room they take; those that ship are what their commands make today."""
+
+import dataclasses
+from itertools import product
+
+import numpy as np
+import pytest
+
+import sdteach
+from sdteach.pipeline import with_previews
+from sdteach.recording import recorded
+from sdteach.records import StepRecord, Tokens, over_text
+
+KEPT = ("latents", "noise", "x0", "attention")
+SD_1_5 = [
+    *(f"down_blocks.{block}.attentions.{layer}" for block, layer in product(range(3), range(2))), "mid_block.attentions.0",
+    *(f"up_blocks.{block}.attentions.{layer}" for block, layer in product((1, 2, 3), range(3))),
+]  # fmt: skip
+EDGES = {"down_blocks.0": 64, "down_blocks.1": 32, "down_blocks.2": 16, "mid_block": 8,
+         "up_blocks.1": 16, "up_blocks.2": 32, "up_blocks.3": 64}  # fmt: skip
+
+
+def test_fifty_steps_of_stable_diffusion_1_5_with_previews_and_word_maps_take_at_most_25_megabytes(tmp_path):
+    """The shapes are true, the numbers random: nothing in the file depends on them."""
+    rng = np.random.default_rng(0)
+    end, edge = 11, 512
+    read = {layer: rng.dirichlet(np.ones(end + 2), EDGES[layer.partition(".att")[0]] ** 2) for layer in SD_1_5}
+    maps = {layer: rows.T.reshape(end + 2, EDGES[layer.partition(".att")[0]], -1).astype(np.float32) for layer, rows in read.items()}
+    assert len(maps) == 16
+    latents, preview = rng.standard_normal((1, 4, 64, 64), np.float32), rng.integers(0, 256, (edge, edge, 3), np.uint8)
+    steps = tuple(StepRecord(index, 981.0 - 20 * index, *[latents] * 5, attention=maps, preview=preview) for index in range(51))
+    words = tuple(f"word{number}" for number in range(10))
+    ids, word_of = np.arange(77), np.array([-1, *range(10), *[-1] * 66])
+    tokens = Tokens(" ".join(words), ids, ("<|startoftext|>", *words, *["<|endoftext|>"] * 66), words, word_of, end, "")
+    text = rng.standard_normal((77, 768), np.float32)
+    trace = sdteach.Trace(tokens.text, "", "random", "PNDMScheduler", 7.5, 0, edge, edge, True, tokens, text, latents, preview, steps)
+    recorded(trace).save(tmp_path / "run.safetensors")
+    assert 15e6 < (tmp_path / "run.safetensors").stat().st_size <= 25e6
+    loaded = sdteach.Trace.load(tmp_path / "run.safetensors")
+    assert [step.preview.shape for step in loaded.steps] == [(128, 128, 3)] * 51
+    assert loaded.heat_map(3).shape == (64, 64)
+    assert loaded.layer_areas == {"64 × 64": 5 * 64**2, "32 × 32": 5 * 32**2, "16 × 16": 5 * 16**2, "8 × 8": 8**2}
+
+
+@pytest.fixture(scope="module")
+def large(model):
+    """As wide as Stable Diffusion paints and wider, so that maps and previews shrink."""
+    made = sdteach.generate(model, "a red car below a yellow star", steps=2, seed=23, height=232, width=544, collect=KEPT)
+    return with_previews(model, made)
+
+
+@pytest.fixture(scope="module")
+def small(random_model):
+    """Maps of odd sizes that fit as they are, heads and sum besides."""
+    return sdteach.generate(random_model, "a red boat, red", steps=4, seed=2, height=72, width=104,
+                            collect=(*KEPT, "attention_heads", "attention_sum", "preview"))  # fmt: skip
+
+
+def test_a_recorded_run_comes_back_as_it_was_and_halves_its_numbers(large, tmp_path):
+    light = recorded(large)
+    light.save(tmp_path / "light.safetensors")
+    large.save(tmp_path / "large.safetensors")
+    assert (tmp_path / "light.safetensors").stat().st_size < 0.3 * (tmp_path / "large.safetensors").stat().st_size
+    loaded = sdteach.Trace.load(tmp_path / "light.safetensors")
+    for one, other in ((light, loaded), *zip(light.steps, loaded.steps, strict=True)):
+        for field in dataclasses.fields(one):
+            was, now = getattr(one, field.name), getattr(other, field.name)
+            if isinstance(was, np.ndarray):
+                assert now.dtype == was.dtype
+                assert np.array_equal(was, now), field.name
+    loaded.save(tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "light.safetensors").read_bytes()
+    assert recorded(loaded) is loaded
+
+
+@pytest.mark.parametrize("run", ["large", "small"])
+def test_numbers_are_rounded_pictures_are_not(run, request):
+    trace = request.getfixturevalue(run)
+    light = recorded(trace)
+    assert np.array_equal(light.pixels, trace.pixels)
+    for step, other in zip(trace.steps, light.steps, strict=True):
+        for name in ("latents", "noise", "noise_text", "noise_uncond", "predicted_x0"):
+            np.testing.assert_allclose(getattr(other, name), getattr(step, name), rtol=2**-11, atol=1e-7)
+        assert other.attention_heads is None
+        assert (step.preview is None) == (other.preview is None)
+        assert other.preview is None or max(other.preview.shape) <= 128
+    np.testing.assert_allclose(light.word_cosines(), trace.word_cosines(), atol=1e-3)
+
+
+def test_heat_maps_that_fit_stay_those_of_the_whole_run(small):
+    light = recorded(small)
+    assert light.layers == ("9 × 13", "5 × 7", "3 × 4")
+    for word, steps in product(("red", "boat", 3), (None, [0], range(5))):
+        np.testing.assert_allclose(light.heat_map(word, steps), small.heat_map(word, steps), atol=0.02)
+    coarse = [layer for layer, maps in small.steps[0].attention.items() if maps.shape[1:] == (5, 7)]
+    assert len(coarse) == 5
+    full = small.heat_map("boat", layers=dict.fromkeys(coarse, 1.0))
+    np.testing.assert_allclose(light.heat_map("boat", layers={"5 × 7": 1.0}), full, atol=0.02)
+
+
+def test_heat_maps_of_a_trained_model_are_nearer_still(model):
+    trace = sdteach.generate(model, "a red car below a yellow star", steps=4, seed=23, height=104, width=136, collect=KEPT)
+    light = recorded(trace)
+    for word, steps in product(range(len(trace.tokens.words)), (None, [0], [1])):
+        np.testing.assert_allclose(light.heat_map(word, steps), trace.heat_map(word, steps), atol=0.005)
+
+
+def test_coarser_heat_maps_stay_near_those_of_the_whole_run(large):
+    light = recorded(large)
+    assert light.steps[0].attention["29 × 68"].shape[1:] == (27, 64)
+    for word in ("car", "yellow star"):
+        full, coarse = large.heat_map(word), light.heat_map(word)
+        assert coarse.shape == full.shape == (29, 68)
+        assert np.abs(full - coarse).mean() < 0.03
+        assert np.corrcoef(full.ravel(), coarse.ravel())[0, 1] > 0.95
+
+
+def test_what_was_read_still_sums_to_one_at_every_position(large):
+    for maps in recorded(large).steps[1].attention.values():
+        np.testing.assert_allclose(maps.sum(0), 1, atol=2e-3)
+        np.testing.assert_allclose(over_text(maps).sum(0), 1, atol=1e-4)
+
+
+def test_heads_alone_a_sum_alone_and_nothing_at_all_are_recorded_too(small):
+    heads = dataclasses.replace(small, attention_sum=None, steps=tuple(dataclasses.replace(step, attention=None) for step in small.steps))
+    np.testing.assert_allclose(recorded(heads).heat_map("boat"), small.heat_map("boat"), atol=0.02)
+    bare = [dataclasses.replace(step, attention=None, attention_heads=None) for step in small.steps]
+    summed = dataclasses.replace(small, steps=tuple(bare))
+    np.testing.assert_allclose(recorded(summed).heat_map("boat"), summed.heat_map("boat"), atol=0.02)
+    nothing = recorded(dataclasses.replace(summed, attention_sum=None))
+    assert nothing.layers == ()
+    assert nothing.layer_areas is None
