@@ -524,6 +524,21 @@ def evaluate(
         _draw_sheets(result, sheets)
 
 
+lessons = typer.Typer(no_args_is_help=True, help="The lessons as pages and handouts.")
+app.add_typer(lessons, name="lessons")
+
+
+@lessons.command(epilog="Example:  [bold]sdteach lessons export --to handouts[/], then print handouts/00_the_whole_trip-handout.html")
+def export(to: Annotated[Path, typer.Option(help="The folder for the pages; what an earlier export wrote there is written anew.")]) -> None:
+    """Make each lesson a page to read, a handout to print with room for answers, and one with the answers, all without a network."""
+    _check_writable(to / "index.html")
+    from .handouts import export as run
+
+    with asides.status("writing the lessons"):
+        pages = [*run(to)]
+    said.print(Text.assemble((str(pages[-1]), "bold"), f"  leads to {len(pages) - 1} pages and handouts"), soft_wrap=True)
+
+
 def _tell_evaluation(result):
     from .picturebook.evaluation import GOALS
 

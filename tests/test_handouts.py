@@ -1,0 +1,118 @@
+"""The exported lessons: whole by themselves, formulas drawn without a script, answers only where they belong."""
+
+import re
+from html import unescape
+from itertools import pairwise
+
+import nbformat
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from typer.testing import CliRunner
+
+from sdteach import exercises
+from sdteach.cli import app
+from sdteach.handouts import export
+
+from conftest import ROOT
+
+LESSONS = sorted((ROOT / "lessons").glob("[0-9]*.ipynb"))
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """The text of every exported file, by its name, and where they lie."""
+    folder = tmp_path_factory.mktemp("export") / "new" / "folder"
+    files = [*export(folder)]
+    assert {*files} == {*folder.iterdir()}
+    return folder, {file.name: file.read_text("utf-8") for file in files}
+
+
+def test_there_are_three_files_of_each_lesson_and_an_index_that_leads_to_each(pages):
+    _, texts = pages
+    expected = {f"{lesson.stem}{kind}.html" for lesson in LESSONS for kind in ("", "-handout", "-answers")}
+    assert {*texts} == expected | {"index.html"}
+    assert {*re.findall('<a href="([^"]+)"', texts["index.html"])} == expected
+
+
+def test_every_file_is_whole_by_itself_and_lets_nothing_in(pages):
+    for name, text in pages[1].items():
+        assert '<html lang="en">' in text
+        assert text.count("<h1") == 1, name
+        assert "default-src 'none'; img-src data:; style-src 'sha256-" in text
+        assert "<script" not in text
+        assert not re.search(r'<[^>]+ (style|on\w+)="', text), name
+        sources = re.findall(r'src="([^"]{0,5})', text)
+        assert {*sources} <= {"data:"}
+        assert len(sources) == len(re.findall('<img alt="[^"]{9,}"', text))
+
+
+def test_every_formula_is_mathml_and_nothing_is_left_of_its_source(pages):
+    formulas = 0
+    for lesson in LESSONS:
+        prose = "\n\n".join(cell.source for cell in nbformat.read(lesson, 4).cells if cell.cell_type == "markdown")
+        found = re.findall(r"\$\$.+?\$\$|\$[^$\n]+\$", prose, re.DOTALL)
+        formulas += len(found)
+        for kind in ("", "-handout", "-answers"):
+            text = re.sub('src="[^"]*"', "", pages[1][f"{lesson.stem}{kind}.html"])
+            assert text.count("<math") == len(found)
+            assert not re.search(r"\\(hat|bar|frac|sqrt|text|lVert)|<merror", text)
+    assert formulas >= 16
+
+
+def test_answers_stand_in_one_handout_and_room_to_write_in_the_other(pages):
+    for lesson in LESSONS:
+        page, empty, answered = (unescape(pages[1][f"{lesson.stem}{kind}.html"]) for kind in ("", "-handout", "-answers"))
+        own = {number: asked for number, asked in exercises.exercises().items() if number.startswith(lesson.stem[:2])}
+        assert len(own) >= 3
+        for asked in own.values():
+            assert asked["why"] in answered
+            assert asked["why"] not in empty + page
+        assert answered.count('class="answer"') == len(own)
+        assert empty.count('class="room"') == len(own) + answered.count('class="room"')
+        assert empty.count("**Predict") == 0 < answered.count('class="room"')
+
+
+def test_only_its_own_files_are_written_anew(pages, tmp_path):
+    taken = tmp_path / "03_latents-handout.html"
+    taken.write_text("<title>mine</title>")
+    made = CliRunner().invoke(app, ["lessons", "export", "--to", str(tmp_path)])
+    assert isinstance(made.exception, ValueError)
+    assert str(taken) in str(made.exception)
+    assert [file.name for file in tmp_path.iterdir()] == [taken.name]
+    assert taken.read_text() == "<title>mine</title>"
+    folder = pages[0]
+    (folder / "mine.html").write_text("mine")
+    first = next(export(folder))
+    assert first.read_text("utf-8") == pages[1][first.name]
+    assert (folder / "mine.html").read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_one_is_refused_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("")
+    made = CliRunner().invoke(app, ["lessons", "export", "--to", str(tmp_path / "file")])
+    assert isinstance(made.exception, ValueError)
+    assert "cannot write" in str(made.exception)
+
+
+@pytest.mark.parametrize("name", ["index", "02_text_vectors", "06_guidance_and_samplers-handout", "07_cross_attention-answers"])
+def test_a_browser_shows_and_prints_them_alone_and_everyone_can_read_them(pages, page, tmp_path, name):
+    asked, complaints = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.goto((pages[0] / f"{name}.html").as_uri())
+    levels = page.locator("h1, h2, h3").evaluate_all("all => all.map(heading => +heading.tagName[1])")
+    assert levels[0] == 1
+    assert all(lower - upper <= 1 for upper, lower in pairwise(levels))
+    for formula in page.locator("math").all():
+        box = formula.bounding_box()
+        assert box["width"] > 8
+        assert box["height"] > 8
+    page.emulate_media(media="print")
+    assert page.locator(".room div, .answer").count() == page.locator(".room div:visible, .answer:visible").count()
+    assert page.locator("img, .room, .answer").evaluate_all("all => all.every(one => getComputedStyle(one).breakInside === 'avoid')")
+    assert page.pdf(path=tmp_path / "page.pdf").startswith(b"%PDF")
+    assert [url for url in asked if not url.startswith(("data:", "file:"))] == []
+    assert complaints == []
+    page.emulate_media(media="screen")
+    found = [fault for fault in Axe().run(page).response["violations"] if fault["impact"] in ("serious", "critical")]
+    assert [(fault["id"], fault["nodes"][0]["html"][:200]) for fault in found] == []
