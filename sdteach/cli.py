@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 import warnings
+from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated
@@ -428,22 +429,29 @@ def prefetch(
     said.print(f"Now, without a network:  SDTEACH_MODEL={folder} sdteach lab", style="dim", soft_wrap=True)
 
 
-@app.command(epilog="Example:  [bold]sdteach doctor[/]")
-def doctor() -> None:
+@app.command(
+    epilog="Example:  [bold]sdteach doctor[/], or for a lab's machines [bold]sdteach doctor --json[/]; "
+    "the status is 0 where all that is needed works, else 1"
+)
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False) -> None:
     """Say what works here, and what to do about what does not."""
     from .doctor import examine
 
-    table, ill = Table(box=None, show_header=False, padding=(0, 1)), []
     with asides.status("looking around"), warnings.catch_warnings(action="ignore"):
-        for finding in examine():
-            mark = Text("ok", "green") if finding.ok else Text("!!", "bold red")
-            table.add_row(mark, Text(finding.about, "bold"), Text(finding.found))
-            if not finding.ok:
-                ill.append(finding)
+        findings = list(examine())
+    lacking = [finding for finding in findings if not finding.ok]
+    ill = [finding for finding in lacking if finding.needed]
+    if as_json:
+        print(json.dumps({"works": not ill, "findings": [asdict(finding) for finding in findings]}))
+        sys.exit(1 if ill else 0)
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    for finding in findings:
+        mark = Text("ok", "green") if finding.ok else Text("!!", "bold red") if finding.needed else Text("--", "yellow")
+        table.add_row(mark, Text(finding.about, "bold"), Text(finding.found))
     said.print(table)
-    for finding in ill:
-        said.print(Text.assemble((f"{finding.about}: ", "bold red"), finding.remedy))
-    said.print("All is well." if not ill else f"{len(ill)} to mend.")
+    for finding in lacking:
+        said.print(Text.assemble((f"{finding.about}: ", "bold red" if finding.needed else "bold yellow"), finding.remedy), soft_wrap=True)
+    said.print(("All that is needed works." if lacking else "All is well.") if not ill else f"{len(ill)} to mend.")
     sys.exit(1 if ill else 0)
 
 

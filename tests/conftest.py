@@ -30,7 +30,7 @@ from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 import sdteach
-from sdteach import pipeline
+from sdteach import cli, pipeline
 
 ROOT = Path(__file__).parents[1]
 HEIGHT, WIDTH = 104, 136
@@ -190,6 +190,25 @@ def isolated(tmp_path):
             [sys.executable, "-c", code, *map(str, arguments)], cwd=tmp_path, text=True, capture_output=True, timeout=300, check=False,
             input=text_in, env=kept | {"PYTHONPATH": os.pathsep.join(paths)} | environment,
         )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture
+def sdteach_command(tmp_path, monkeypatch, capsys):
+    """Run the command in this process, in an empty folder -> (status, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SDTEACH_MODEL", raising=False)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["sdteach", *map(str, arguments)])
+        try:
+            status = cli.main() or 0
+        except SystemExit as ended:
+            status = ended.code or 0
+        out = capsys.readouterr()
+        assert "Traceback" not in out.err
+        return status, out.out, out.err
 
     return run
 

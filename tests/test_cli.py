@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from unittest import mock
 
@@ -14,30 +13,10 @@ import torch
 from PIL import Image
 
 import sdteach
-from sdteach import cli, doctor
 from sdteach.picturebook.attention_truth import shipped
 from sdteach.pictures import back_projected
 
 from conftest import ROOT, interrupted_after
-
-
-@pytest.fixture
-def sdteach_command(tmp_path, monkeypatch, capsys):
-    """Run the command in this process, in an empty folder -> (status, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SDTEACH_MODEL", raising=False)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["sdteach", *map(str, arguments)])
-        try:
-            status = cli.main() or 0
-        except SystemExit as ended:
-            status = ended.code or 0
-        out = capsys.readouterr()
-        assert "Traceback" not in out.err
-        return status, out.out, out.err
-
-    return run
 
 
 def test_generate_makes_the_picture_the_trace_and_the_sheet(sdteach_command, tmp_path, model):
@@ -433,35 +412,6 @@ def test_lab_needs_a_folder_that_may_be_written_to(lab, tmp_path, folder):
     assert "cannot write" in err
     assert not started
     assert (tmp_path / "file").read_text() == "in the way"
-
-
-def test_doctor(sdteach_command, monkeypatch, tmp_path):
-    status, out, _ = sdteach_command("doctor")
-    assert status == 0, out
-    assert "All is well" in out
-    for expected in ("torch", "diffusers", "checkpoint", "this folder", "a picture"):
-        assert expected in out
-    monkeypatch.setattr("sdteach.doctor.data_folder", lambda name: tmp_path)
-    status, out, _ = sdteach_command("doctor")
-    assert status == 1
-    assert "SHA256SUMS" in out
-    assert "1 to mend" in out
-
-
-def test_doctor_names_what_is_missing_or_too_old(sdteach_command, monkeypatch):
-    real = doctor.version
-
-    def version(name):
-        if name == "rich":
-            raise PackageNotFoundError
-        return "1.0" if name == "torch" else real(name)
-
-    monkeypatch.setattr(doctor, "version", version)
-    status, out, _ = sdteach_command("doctor")
-    assert status == 1
-    assert "torch: run: pip install 'torch>=2.10'" in out
-    assert "rich: run: pip install 'rich>=13.9'" in out
-    assert "2 to mend" in out
 
 
 def test_train_leaves_loss_curves_and_sample_sheets(sdteach_command, monkeypatch, tmp_path):

@@ -59,7 +59,7 @@ def wheel(tmp_path_factory):
 
 def test_the_wheel_carries_assets_and_lessons(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    parts = ("assets/picturebook/model_index.json", "assets/picturebook/vocabulary.txt", "lessons/README.md",
+    parts = ("constraints.txt", "assets/picturebook/model_index.json", "assets/picturebook/vocabulary.txt", "lessons/README.md",
              "lessons/00_the_whole_trip.ipynb", "lessons/exercises.toml",
              "assets/picturebook/unet/diffusion_pytorch_model.safetensors")  # fmt: skip
     for expected in (f"sdteach/_data/{part}" for part in parts):
