@@ -22,7 +22,7 @@ from .folder import check_tensors, checked_index
 from .hub import cached
 
 REINSTALL = "install sdteach again, with -c constraints.txt"
-LESSON, DISK = 2**30, 2**28  # bytes that a lesson's kernel takes at most, and that a student's copies and runs want
+LESSON, DISK = 2**30, 2**28  # bytes that a lesson's kernel wants, and a student's copies and runs
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _memory():
 
     memory = psutil.virtual_memory()
     yield Finding("memory", memory.available >= LESSON, f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free",
-                  "a lesson takes up to 1 GiB: close other programs, or shut down other kernels")  # fmt: skip
+                  "a lesson takes up to 0.8 GiB, lesson 09 up to 1.6: close other programs, or shut down other kernels")  # fmt: skip
 
 
 def _data():

@@ -54,6 +54,7 @@ def test_every_option_reaches_the_run(sdteach_command, tmp_path, random_folders)
     (["--out", "a.png", "--html", "file/a.html"], "cannot write"),
     (["--out", "a.png", "--sheet", "./a.png"], "a file of its own"), (["--out", "a.png", "--nonsense"], "--nonsense"),
 ])  # fmt: skip
+@pytest.mark.fault(16)
 def test_a_mistake_is_explained_before_any_work(sdteach_command, tmp_path, arguments, hint):
     (tmp_path / "file").write_text("in the way")
     status, _, err = sdteach_command("generate", "a boat", *arguments)
@@ -63,6 +64,7 @@ def test_a_mistake_is_explained_before_any_work(sdteach_command, tmp_path, argum
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.fault(16)
 def test_a_folder_that_may_not_be_written_to(sdteach_command, tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
     status, _, err = sdteach_command("generate", "a boat", "--out", "locked/a.png")
@@ -70,6 +72,7 @@ def test_a_folder_that_may_not_be_written_to(sdteach_command, tmp_path):
     assert "cannot write" in err
 
 
+@pytest.mark.fault(16)
 def test_an_existing_picture_is_replaced_only_as_a_whole(sdteach_command, tmp_path, monkeypatch):
     (tmp_path / "a.png").write_bytes(b"old")
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("crash")))
@@ -81,6 +84,7 @@ def test_an_existing_picture_is_replaced_only_as_a_whole(sdteach_command, tmp_pa
 
 @pytest.mark.parametrize("prompt", ["", "   ", "\U0001f697\U0001f984", "سيارة حمراء", "\x00\x1b[31m\x07", "a " * 50_000, "[bold]$x$</b>",
                                     "<script>alert(1)</script>"])  # fmt: skip
+@pytest.mark.fault(4)
 def test_any_prompt_works_and_is_shown_as_it_is(sdteach_command, tmp_path, prompt):
     status, _, err = sdteach_command("generate", "--out", "a.png", "--sheet", "s.png", "--steps", 1, "--", prompt)
     assert status == 0, err
@@ -88,6 +92,7 @@ def test_any_prompt_works_and_is_shown_as_it_is(sdteach_command, tmp_path, promp
     assert "\x1b[31m" not in err
 
 
+@pytest.mark.fault(3)
 def test_notes_name_unknown_and_dropped_words(sdteach_command):
     status, _, err = sdteach_command("generate", "a zebra " + "red " * 80, "--out", "a.png", "--steps", 1)
     assert status == 0
@@ -312,6 +317,7 @@ def test_python_runs_the_package_as_the_command():
     assert "--layout" in done.stdout
 
 
+@pytest.mark.fault(10)
 def test_interrupted_it_keeps_what_it_has(sdteach_command, tmp_path):
     with interrupted_after(2):
         status, _, err = sdteach_command("generate", "a boat", "--out", "a.png", "--trace", "t.safetensors", "--steps", 5)

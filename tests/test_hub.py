@@ -75,6 +75,7 @@ def test_a_known_name_is_fetched_once_and_then_found_without_asking(run, publish
     assert "yes" in row
 
 
+@pytest.mark.fault(1)
 def test_the_fallback_is_taken_once_and_said_aloud(run, published):
     with fake_hub({KNOWN["sd-1.5"].fallback: published}) as (address, _):
         done = run(address, "prefetch", "sd-1.5", "--to", "copy")
@@ -84,6 +85,7 @@ def test_the_fallback_is_taken_once_and_said_aloud(run, published):
 
 
 @pytest.mark.parametrize(("status", "hint"), [(404, "nothing public of that name"), (401, "accepted first"), (503, "answered 503")])
+@pytest.mark.fault(1)
 def test_a_hub_that_refuses_both_is_told_in_a_sentence(run, status, hint):
     both = {KNOWN["sd-2.1"].hub_id: status, KNOWN["sd-2.1"].fallback: status}
     with fake_hub(both) as (address, _):
@@ -202,6 +204,7 @@ def test_known_checkpoints_say_all_there_is_to_say():
         assert one.differs
 
 
+@pytest.mark.fault(1)
 def test_a_folder_goes_before_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(PICTUREBOOK, tmp_path / "sd-1.5")

@@ -50,6 +50,7 @@ def test_offloaded_weights_paint_the_same_picture(random_folders, fresh):
     assert memory.told(fresh) == "cpu, float32"
 
 
+@pytest.mark.fault(8)
 def test_weights_that_do_not_fit_are_offloaded_and_it_is_said(random_folders, fresh, monkeypatch):
     to, moved = torch.nn.Module.to, []
 
@@ -153,6 +154,7 @@ def test_other_errors_get_no_advice(fresh):
     assert not hasattr(caught.value, "__notes__")
 
 
+@pytest.mark.fault(8)
 def test_a_picture_too_large_for_the_vae_is_decoded_and_encoded_in_tiles(fresh, monkeypatch):
     latents = torch.randn(1, 4, 18, 18, generator=torch.Generator().manual_seed(0))
     picture = Image.new("RGB", (144, 144), "red")
@@ -180,6 +182,7 @@ def test_a_batch_too_large_for_the_vae_is_no_case_for_tiles(fresh):
 
 @pytest.mark.parametrize("offload", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.fault(6)
 def test_a_picture_that_half_precision_would_leave_black_is_decoded_in_float32(random_folders, dtype, offload):
     model = sdteach.load_model(random_folders["epsilon"], device="cpu", dtype=dtype, offload=offload)
     latents = torch.randn(1, 4, 9, 9, generator=torch.Generator().manual_seed(0)).to(dtype)
@@ -201,6 +204,7 @@ def test_a_picture_that_half_precision_would_leave_black_is_decoded_in_float32(r
     assert np.asarray(sdteach.latents_to_image(model, latents)).std() > 0
 
 
+@pytest.mark.fault(6)
 def test_what_is_not_finite_is_named_by_stage(fresh):
     latents = torch.full((1, 4, 9, 9), torch.nan)
     with pytest.raises(ValueError, match=r"the text tower or the UNet left the range of torch\.float32"):
@@ -224,6 +228,7 @@ def test_memory_that_runs_out_while_loading_is_told_with_the_remedy(random_folde
 
 
 @pytest.mark.parametrize("stage", ["text_encoder.TextFeatures", "unet.UNetStep", "vae.VaeImageProcessor"])
+@pytest.mark.fault(8)
 def test_the_command_says_what_helps(stage, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(f"sdteach.{stage}", out_of_memory)
     monkeypatch.setattr("sys.argv", ["sdteach", "generate", "a car", "--steps", "1", "--out", str(tmp_path / "car.png")])

@@ -43,6 +43,7 @@ def test_names_that_are_nothing(name):
         sdteach.load_model(name, device="cpu")
 
 
+@pytest.mark.fault(1)
 def test_a_hub_that_cannot_be_reached_is_named_with_the_way_out(isolated):
     code = """
 import sdteach
@@ -58,12 +59,14 @@ except ValueError as error:
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "gpu", 3.5])
+@pytest.mark.fault(5)
 def test_devices_that_are_not_here(device):
     with pytest.raises(ValueError, match="expected a device"):
         sdteach.load_model(device=device)
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.float64, "half"])
+@pytest.mark.fault(5)
 def test_dtypes_that_do_not_fit(dtype):
     with pytest.raises(ValueError, match="expected dtype"):
         sdteach.load_model(device="cpu", dtype=dtype)
@@ -132,6 +135,7 @@ def test_the_checkpoint_is_whole_and_damage_is_found(tmp_path):
     assert damaged_files(folder) == ["SHA256SUMS"]
 
 
+@pytest.mark.fault(15)
 def test_two_processes_share_a_read_only_checkpoint_without_network_or_home(tmp_path, isolated):
     """Nothing is written: not to the checkpoint, not to the folder they run in, not to a home."""
     folder = shutil.copytree(PICTUREBOOK, tmp_path / "read-only")

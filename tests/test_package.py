@@ -1,10 +1,15 @@
 """The package as a newcomer meets it: light to import, whole as a wheel, and its rooms keep to their rules."""
 
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
+from itertools import chain
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from conftest import ROOT
 
@@ -42,6 +47,17 @@ def test_rooms_import_only_what_they_may():
     assert "0 broken" in done.stdout
 
 
+@pytest.mark.fault(14)
+def test_every_package_has_a_floor_and_an_exact_version_above_it():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    exact = re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE)
+    versions = {canonicalize_name(name): version for name, version in exact}
+    for text in chain(project["dependencies"], *project["optional-dependencies"].values()):
+        wanted = Requirement(text)
+        assert [part.operator for part in wanted.specifier] == [">="], text
+        assert wanted.specifier.contains(versions[canonicalize_name(wanted.name)]), text
+
+
 def test_the_readmes_python_runs(isolated):
     blocks = (ROOT / "README.md").read_text("utf-8").split("```python\n")[1:]
     assert len(blocks) == 3
@@ -69,6 +85,7 @@ def test_the_wheel_carries_assets_and_lessons(wheel):
     assert not [name for name in names if name.startswith(("tests/", "assets/", "lessons/"))]
 
 
+@pytest.mark.fault(2)
 def test_the_unpacked_wheel_makes_a_picture_in_an_empty_folder_without_a_network(wheel, isolated, tmp_path_factory, tmp_path):
     """Installed elsewhere, far from the checkout: the packaged checkpoint is found and used."""
     installed = tmp_path_factory.mktemp("installed")

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers import CLIPConfig, CLIPImageProcessorPil
 
 import sdteach
 from sdteach import pipeline
@@ -107,12 +109,14 @@ def test_denoise_yields_what_generate_keeps(model):
     assert all(step.noise_uncond is None for step in trace.steps)
 
 
+@pytest.mark.fault(9)
 def test_the_same_seed_gives_the_same_picture_and_another_seed_another(model):
     first, again, other = (sdteach.generate(model, "a boat", steps=2, seed=seed).pixels for seed in (1, 1, 2))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
+@pytest.mark.fault(9)
 def test_noise_is_drawn_on_the_cpu_in_float32(model):
     step = next(sdteach.denoise(model, "a boat", seed=6))
     assert torch.equal(step.latents, torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(6)))
@@ -144,6 +148,7 @@ def test_collect_keeps_only_what_it_names(model):
     ("scheduler", "StableDiffusionPipeline", "expected scheduler"), ("scheduler", "FlowMatchEulerDiscreteScheduler", "expected scheduler"),
     ("prompt", None, "str"), ("prompt", ["a", "b"], "str"), ("negative_prompt", 3, "str"),
 ])  # fmt: skip
+@pytest.mark.fault(5)
 def test_bad_values_are_refused_before_any_work(model, option, value, hint):
     with pytest.raises(ValueError, match=hint):
         sdteach.denoise(model, **{"prompt": "a boat", option: value})
@@ -171,6 +176,7 @@ def test_any_size_in_eighths_works(model, rows, columns, guidance_scale):
 
 
 @pytest.mark.parametrize("calls", [1, 3])
+@pytest.mark.fault(10)
 def test_an_interrupted_run_returns_what_it_has_and_leaves_no_trace_in_the_model(model, calls, tmp_path):
     whole = sdteach.generate(model, "a red car", steps=4)
     processors = {name: id(layer.processor) for name, layer in model.unet.named_modules() if hasattr(layer, "processor")}
@@ -192,6 +198,7 @@ def test_interrupted_before_the_first_step_it_has_nothing_to_return(model):
         sdteach.generate(model, "a boat", steps=2)
 
 
+@pytest.mark.fault(7)
 def test_a_safety_checker_that_objects_withholds_the_picture(model):
     class Checker(torch.nn.Module):
         def __init__(self, answer):
@@ -207,6 +214,19 @@ def test_a_safety_checker_that_objects_withholds_the_picture(model):
     card = sdteach.generate(objecting, "a boat", steps=1).pixels
     assert (card == np.array([90, 90, 96], np.uint8)).all(-1).mean() > 0.5
     assert (card > 200).all(-1).any()
+
+
+@pytest.mark.fault(7)
+def test_a_checker_that_a_checkpoint_ships_stays_on(random_folders, tmp_path):
+    """Of diffusers' own class, with thresholds that every picture passes."""
+    small = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=16)
+    checker = StableDiffusionSafetyChecker(CLIPConfig(vision_config=small, projection_dim=12))
+    checker.concept_embeds_weights.data.fill_(-2.0)
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=32)
+    whole = StableDiffusionPipeline.from_pretrained(random_folders["epsilon"], safety_checker=checker, feature_extractor=processor)
+    whole.save_pretrained(tmp_path)
+    card = sdteach.generate(sdteach.load_model(tmp_path, device="cpu"), "a boat", steps=1).pixels
+    assert (card == np.array([90, 90, 96], np.uint8)).all(-1).mean() > 0.5
 
 
 ALL_ATTENTION = ("attention", "attention_heads", "attention_sum")

@@ -223,6 +223,7 @@ def test_two_runs_stand_side_by_side_with_their_differences(trace, other):
 
 
 @pytest.mark.parametrize("prompt", [HOSTILE, "\x00\x1b[31m\r\n\ud800", "سيارة حمراء", "\U0001f697", "]]>--></title></style>"])
+@pytest.mark.fault(13)
 def test_any_prompt_stays_text(trace, prompt):
     tokens = replace(trace.tokens, text=prompt, words=(prompt,) * 7, pieces=(prompt,) * 77, dropped=prompt)
     names = dict.fromkeys(("prompt", "negative_prompt", "model", "scheduler"), prompt)
@@ -524,6 +525,7 @@ def test_on_paper_it_is_a_handout(opened, trace, other):
         assert page.locator("details[open]").count() == 0  # closed again afterwards
 
 
+@pytest.mark.fault(13)
 def test_a_hostile_prompt_stays_text(opened, trace):
     hostile = replace(trace, prompt=HOSTILE, tokens=replace(trace.tokens, words=(HOSTILE,) * 7, dropped=HOSTILE))
     page = opened(hostile, hostile)
@@ -534,6 +536,7 @@ def test_a_hostile_prompt_stays_text(opened, trace):
     assert page.locator("img[src=x]").count() == 0
 
 
+@pytest.mark.fault(13)
 def test_the_policy_holds(page, tmp_path, trace):
     (tmp_path / "run.html").write_text(to_html(trace), "utf-8")
     page.goto((tmp_path / "run.html").as_uri())

@@ -52,6 +52,7 @@ def test_a_word_that_is_not_there(random_model, word):
         sdteach.tokenize(random_model, "a red car").places(word)
 
 
+@pytest.mark.fault(3)
 def test_what_does_not_fit_is_quoted(random_model):
     prompt = "one " * 74 + "last dropped words"
     with pytest.warns(UserWarning, match="'dropped words'"):
@@ -68,6 +69,7 @@ def test_a_prompt_that_just_fits_drops_nothing(random_model, recwarn):
     assert not recwarn
 
 
+@pytest.mark.fault(4)
 def test_a_prompt_of_a_hundred_thousand_letters(random_model):
     with pytest.warns(UserWarning, match="longer") as caught:
         tokens = sdteach.tokenize(random_model, "ab " * 33_334)
@@ -75,6 +77,7 @@ def test_a_prompt_of_a_hundred_thousand_letters(random_model):
     assert len(str(caught[0].message)) < 400
 
 
+@pytest.mark.fault(4)
 def test_unknown_words_are_named(model, recwarn):
     sdteach.tokenize(model, "A small RED car, above a white star at night!")
     assert not recwarn
@@ -85,6 +88,7 @@ def test_unknown_words_are_named(model, recwarn):
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(anything)
 @pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.fault(4)
 def test_any_text_works(random_model, prompt):
     tokens = sdteach.tokenize(random_model, prompt)
     assert tokens.ids.shape == tokens.word_of.shape == (77,)

@@ -64,6 +64,7 @@ def test_what_is_saved_comes_back(model, tmp_path, collect, guidance_scale):
     assert np.array_equal(np.asarray(loaded.image), trace.pixels)
 
 
+@pytest.mark.fault(11)
 def test_saving_is_deterministic_and_replaces_a_file_whole(trace, saved, tmp_path, monkeypatch):
     path = tmp_path / "run.safetensors"
     path.write_bytes(b"old")
@@ -100,6 +101,7 @@ def refused(tmp_path, data, match=None):
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
+@pytest.mark.fault(11)
 def test_any_changed_byte_is_noticed(saved, tmp_path, data):
     header = int.from_bytes(saved[:8], "little") + 8
     place = data.draw(st.one_of(st.integers(0, 7), st.integers(8, header - 1), st.integers(header, len(saved) - 1)))
@@ -109,6 +111,7 @@ def test_any_changed_byte_is_noticed(saved, tmp_path, data):
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
+@pytest.mark.fault(11)
 def test_any_other_length_is_noticed(saved, tmp_path, data):
     refused(tmp_path, saved[: data.draw(st.integers(0, len(saved) - 1))])
     refused(tmp_path, saved + data.draw(st.binary(min_size=1, max_size=20)))
@@ -124,10 +127,12 @@ def test_anything_else_is_refused(tmp_path, data):
 @pytest.mark.parametrize("header", [b"[" * 100_000, b'{"a":' * 50_000, b"{}", b"[]", b"null", b'{"__metadata__":{"sdteach":"{}"}}',
                                     b'{"x":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4000000000000]}}',
                                     b'{"x":{"dtype":"F32","shape":[0],"data_offsets":[0,-99]}}', b'{"x":3}'])  # fmt: skip
+@pytest.mark.fault(11)
 def test_hostile_headers(tmp_path, header):
     refused(tmp_path, len(header).to_bytes(8, "little") + header)
 
 
+@pytest.mark.fault(11)
 def test_a_header_that_claims_to_be_huge(tmp_path):
     refused(tmp_path, (2**62).to_bytes(8, "little") + b"{}" * 50)
 
@@ -140,6 +145,7 @@ def altered(record, **changes):
     return other
 
 
+@pytest.mark.fault(11)
 def test_well_signed_nonsense_is_refused(trace, tmp_path):
     jaxtyping.config.update("jaxtyping_disable", True)  # a user's process does not check shapes: load must
     try:
@@ -174,6 +180,7 @@ def refuse_nonsense(trace, tmp_path):
         refused(tmp_path, trace_module._to_bytes(altered(trace, **changes)), reason.rstrip(": "))
 
 
+@pytest.mark.fault(11)
 def test_another_version_and_extra_tensors_are_refused(trace, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(trace_module, "VERSION", 99)

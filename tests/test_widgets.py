@@ -115,6 +115,7 @@ def test_the_first_slider_can_be_played(monkeypatch):
     assert len(links) == 1
 
 
+@pytest.mark.fault(12)
 def test_where_widgets_cannot_run_the_picture_stands_alone():
     for made in (Explorer(Drawing(), {"step": [2]}), TextExplorer(Drawing(), {"prompt": "a"})):
         bundle = made._repr_mimebundle_()
@@ -166,6 +167,7 @@ def test_of_what_is_typed_in_haste_only_the_last_is_drawn(monkeypatch):
 
 
 @pytest.mark.parametrize("inner", [False, True])
+@pytest.mark.fault(13)
 def test_what_is_wrong_or_worth_knowing_is_shown_as_it_is(inner):
     """As text, never as HTML, and where it is seen, whatever was drawn before."""
 

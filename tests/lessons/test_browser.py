@@ -118,6 +118,7 @@ def step_of(explorer):
     return step
 
 
+@pytest.mark.fault(12)
 def test_a_lesson_that_nobody_ran_or_trusts_shows_all_its_pictures(opened, page):
     opened("03_latents")
     assert page.evaluate(f"[...{BOOK}.content.model.cells].every(cell => !cell.trusted)")
@@ -220,6 +221,7 @@ def test_a_region_is_chosen_by_keyboard_and_painted_by_its_button(lab, opened, p
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("path", LESSONS, ids=[path.stem for path in LESSONS])
+@pytest.mark.fault(12)
 def test_a_lesson_as_a_page_can_be_read_by_everyone(page, tmp_path, path, scheme):
     page.emulate_media(color_scheme=scheme)
     (tmp_path / "page.html").write_text(HTMLExporter(theme=scheme, **LOCAL).from_filename(path)[0], "utf-8")
