@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
+from weakref import WeakSet
 
 import torch
 from accelerate import cpu_offload
@@ -32,30 +33,64 @@ def advised(stage: str) -> Iterator[None]:
         raise
 
 
+_SETTLED = WeakSet()  # the parts that were loaded, as long as somebody holds them
+
+
 def settle(parts: Sequence[nn.Module], device: torch.device, offload: bool = False) -> None:
-    """Bring parts to `device`. If they do not fit there, or with `offload`, their weights stay in the CPU's memory and each layer's
-    travel when it works: slow, but any checkpoint runs. The former is said aloud.
+    """Bring parts to `device`. If they do not fit there, those loaded before make room: their weights go to the CPU's memory and each
+    layer's travel when it works, which is slow, but they go on working. If that is not enough, or with `offload`, these do so
+    themselves. The former two are said aloud.
 
     On CUDA the convolutions' weights lie with the channels last, as its tensor cores want them; the CPU keeps diffusers' order.
     """
     if device.type == "cuda":
         for part in parts:
             part.to(memory_format=torch.channels_last)
-    if not offload:
-        try:
-            for part in parts:
-                part.to(device)
-            return
-        except RuntimeError as error:
-            if not should_reduce_batch_size(error):
-                raise
+    if not offload and not _moved(parts, device):
+        if earlier := _resident(device):
+            _offload(earlier, device)
+            warnings.warn(f"{device} has too little memory for two checkpoints: the weights of what was loaded before go to the CPU's and "
+                          "travel layer by layer, which is slow; `del` a model that is no longer needed", stacklevel=3)  # fmt: skip
+        if offload := not (earlier and _moved(parts, device)):
+            warnings.warn(f"{device} has too little memory for this checkpoint: its weights stay in the CPU's and travel layer by layer, "
+                          "which is slow; a smaller checkpoint, or float16, would fit better", stacklevel=3)  # fmt: skip
+    if offload:
+        _offload(parts, device)
+    _SETTLED.update(parts)
+
+
+def let_go() -> None:
+    """Free what nobody holds any more. Offloaded parts go in circles with their hooks, and explorers with their sliders, which only the
+    collector breaks; of small models in the CPU's memory it need not make haste."""
+    if any(hasattr(part, "_hf_hook") or part.device.type != "cpu" for part in _SETTLED):
+        clear_device_cache(garbage_collection=True)
+
+
+def _moved(parts, device):
+    """Whether they all fit; if not, they are back in the CPU's memory."""
+    try:
         for part in parts:
-            part.to("cpu")
-        clear_device_cache()
-        warnings.warn(f"{device} has too little memory for this checkpoint: its weights stay in the CPU's and travel layer by layer, which "
-                      "is slow; a smaller checkpoint, or float16, would fit better", stacklevel=3)  # fmt: skip
+            part.to(device)
+        return True
+    except RuntimeError as error:
+        if not should_reduce_batch_size(error):
+            raise
     for part in parts:
-        cpu_offload(part, device)
+        part.to("cpu")
+    clear_device_cache()
+    return False
+
+
+def _resident(device):
+    """The parts loaded before that lie on this device; the CPU's memory has none better to go to."""
+    there = torch.empty(0, device=device).device
+    return [part for part in _SETTLED if part.device == there != torch.device("cpu") and not hasattr(part, "_hf_hook")]
+
+
+def _offload(parts, device):
+    for part in parts:
+        cpu_offload(part.to("cpu"), device)
+    clear_device_cache()
 
 
 def tiled_if_needed(vae: nn.Module, run: Callable[[], Result]) -> Result:

@@ -14,7 +14,7 @@ from torch import nn
 
 from .checkpoints import EMBEDDED, find
 from .folder import made_for, read_folder
-from .memory import settle
+from .memory import let_go, settle
 from .single_file import read_file
 
 
@@ -70,12 +70,14 @@ def load_model(
     Without a name, $SDTEACH_MODEL, else the embedded one. Without a device, CUDA if there is one, else the CPU.
     Without a dtype, float16 on CUDA and float32 elsewhere. Only a known name or a hub id ever touches the network, and only if the
     checkpoint is not on this machine. No pickle is read. Raises ValueError for a name, device or dtype that cannot be used, saying
-    what can, and for a checkpoint that is not whole or not finite. Weights that do not fit on the device stay in the CPU's memory, as
-    all do with `offload` (see `memory.settle`).
+    what can, and for a checkpoint that is not whole or not finite. Each call loads anew, a model of its own. Weights that do not fit on
+    the device beside those of a model that is still held make room, or stay in the CPU's memory, as all do with `offload` (see
+    `memory.settle`).
     """
     device = _checked_device(device)
     dtype = _checked_dtype(dtype, device)
     name = str(name or environ.get("SDTEACH_MODEL") or EMBEDDED)
+    let_go()
     try:
         source = find(name)
         with quiet():

@@ -1,5 +1,7 @@
 """Too little memory, and numbers too large for half precision: what is done about it, what is said, and that all works afterwards."""
 
+import contextlib
+import gc
 import operator
 import warnings
 import weakref
@@ -15,11 +17,11 @@ from PIL import Image
 from transformers import CLIPImageProcessorPil
 
 import sdteach
-from sdteach import cli, memory, pipeline
+from sdteach import attention, cli, memory, pipeline, text_encoder, unet, widgets
 from sdteach.model import fingerprint
-from sdteach.vae import latents_to_images
+from sdteach.vae import latents_to_images, preview
 
-from conftest import hung_on
+from conftest import hung_on, interrupted_after
 
 FULL = "CUDA out of memory. Tried to allocate 7.00 GiB."
 
@@ -69,6 +71,99 @@ def test_weights_that_do_not_fit_are_offloaded_and_it_is_said(random_folders, fr
     assert memory.cpu_offload.call_count == 3
     monkeypatch.undo()
     assert painted(fresh).complete
+
+
+class Part(torch.nn.Linear):
+    """A part on a device that holds only so many of them; the device is none that there is."""
+
+    device, room, there = torch.device("cpu"), 2, []
+
+    def to(self, device):
+        self.there[:] = [part for part in self.there if part is not self]
+        if torch.device(device).type != "cpu":
+            if len(self.there) == self.room:
+                out_of_memory()
+            self.there.append(self)
+        self.device = torch.device(device)
+        return self
+
+
+@pytest.fixture
+def small_device(monkeypatch):
+    def offloaded(part, _):
+        part._hf_hook = "travels"
+
+    monkeypatch.setattr(memory, "cpu_offload", offloaded)
+    monkeypatch.setattr(Part, "there", [])
+    return torch.device("meta")
+
+
+def test_a_second_model_that_does_not_fit_beside_the_first_sends_it_to_the_cpus_memory(small_device):
+    first, second = ([Part(2, 2), Part(2, 2)] for _ in range(2))
+    with warnings.catch_warnings(action="error"):
+        memory.settle(first, small_device)
+    with pytest.warns(UserWarning, match=r"for two checkpoints.*`del` a model") as said:
+        memory.settle(second, small_device)
+    assert len(said) == 1
+    assert second == Part.there
+    assert [hasattr(part, "_hf_hook") for part in (*first, *second)] == [True, True, False, False]
+
+
+def test_a_second_model_that_does_not_fit_alone_travels_too(small_device):
+    first, second = [Part(2, 2)], [Part(2, 2) for _ in range(3)]
+    memory.settle(first, small_device)
+    with pytest.warns(UserWarning, match="too little memory") as said:
+        memory.settle(second, small_device)
+    assert ["two checkpoints" in str(said[0].message), "this checkpoint" in str(said[1].message), len(said)] == [True, True, 2]
+    assert Part.there == []
+    assert all(hasattr(part, "_hf_hook") for part in first + second)
+
+
+def test_a_model_that_is_let_go_of_makes_room_unasked(small_device):
+    first, second = ([Part(2, 2), Part(2, 2)] for _ in range(2))
+    memory.settle(first, small_device)
+    Part.there.clear()  # as the device's allocator does when nobody holds the weights
+    del first
+    with warnings.catch_warnings(action="error"):
+        memory.settle(second, small_device)
+    assert not any(hasattr(part, "_hf_hook") for part in second)
+
+
+def worked_with(model):
+    """All that hangs something on a model, keeps something of it, or stops midway."""
+    trace = sdteach.generate(model, "a red car", steps=2, collect=("latents", "x0", "attention", "attention_heads", "preview"))
+    preview(model, torch.zeros(1, 4, 9, 9))
+    with (attention.reweighted(model, [2], 2.0), unet.feature_maps(model), unet.skips_scaled(model, {0: 0.5}),
+          contextlib.suppress(KeyboardInterrupt), interrupted_after(1)):  # fmt: skip
+        sdteach.generate(model, "a red car", steps=2)
+    next(sdteach.denoise(model, "a red car", steps=3))
+    text_encoder.self_attention(model, "a red car")
+    pipeline.generate_batch(model, ["a red car"] * 2, [0, 1], steps=1)
+    explorers = [widgets.token_explorer(partial(sdteach.tokenize, model), "a red car"),
+                 widgets.vector_explorer(partial(text_encoder.word_cosines, model), "a red car", "a car"),
+                 widgets.run_scrubber(trace, partial(sdteach.latents_to_image, model))]  # fmt: skip
+    for explorer in explorers:
+        explorer.close()
+    return trace
+
+
+@pytest.mark.parametrize("offload", [False, True])
+def test_nothing_keeps_a_model_that_was_worked_with(random_folders, offload):
+    model = sdteach.load_model(random_folders["epsilon"], device="cpu", offload=offload)
+    parts = [weakref.ref(part) for part in (model, *model.networks.values())]
+    trace = worked_with(model)
+    del model
+    if offload:
+        sdteach.load_model(random_folders["epsilon"], device="cpu")  # which collects
+    else:
+        gc.collect()  # as Python does at times; explorers and their sliders hold each other
+    assert [part() for part in parts] == [None] * 4
+    assert trace.complete
+
+
+def test_a_model_loaded_twice_is_two(random_folders, fresh):
+    again = sdteach.load_model(random_folders["epsilon"], device="cpu")
+    assert not {*map(id, fresh.networks.values())} & {*map(id, again.networks.values())}
 
 
 def test_on_cuda_weights_lie_with_the_channels_last(fresh, monkeypatch):

@@ -21,11 +21,20 @@ class _Shown(VBox):
     """A box of controls over a picture, which stands alone where widgets cannot run."""
 
     def __init__(self, controls: Sequence):
-        self.picture = HTML()
+        self.picture, self.unseen = HTML(), []  # links between controls are widgets too
         super().__init__([*controls, self.picture])
 
     def _repr_mimebundle_(self, **kwargs):
         return super()._repr_mimebundle_(**kwargs) | {"text/html": self.picture.value}
+
+    def close(self) -> None:
+        """Take it away with all that is in it. Until then ipywidgets keeps it, and so the model that it asks."""
+        inside = [*self.children, *self.unseen]
+        while inside:
+            child = inside.pop()
+            inside += getattr(child, "children", ())
+            child.close()
+        super().close()
 
 
 class LiveExplorer(_Shown):
@@ -84,7 +93,7 @@ class Explorer(LiveExplorer):
         if playing:
             first, *others = self.children
             play = Play(min=0, max=len(first.options) - 1, interval=PAUSE, show_repeat=False)
-            jslink((play, "value"), (first, "index"))
+            self.unseen.append(jslink((play, "value"), (first, "index")))
             self.children = [HBox([play, first]), *others]
 
 
