@@ -1,6 +1,7 @@
 """The loop: noise becomes a picture, step by step (Rombach et al., 2022)."""
 
 import math
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
@@ -37,6 +38,7 @@ PARTS = {
     "preview": ("predicted_x0",),
 }
 PREVIEWS = 8
+MOST_DISTILLED = 8  # steps that a distilled checkpoint is made for
 MOST_ATTENTION = 4 * 2**30  # bytes of attention maps that a trace may hold
 IMAGE_STRENGTH, SMALL_STRENGTH = 0.8, 0.3
 LAYOUT_SHARE, LAYOUT_STRENGTH = 0.3, 0.05  # of the steps that are drawn to a layout, and how far
@@ -118,6 +120,7 @@ class _Run:
 def _prepared(model, prompts, seeds, negative_prompt, steps, guidance_scale, height, width, scheduler, task):
     sampler = _sampler(model, scheduler)
     steps, guidance_scale, seeds = _checked(steps, guidance_scale, seeds, sampler)
+    _warn_if_distilled(model, steps, guidance_scale)
     task = _checked_task(task, steps)
     given = task.image
     height, width = picture_size(model, *(edge if edge is not None or given is None else own for edge, own in
@@ -410,6 +413,19 @@ def _checked(steps, guidance_scale, seeds, sampler):
         if not _whole(seed) or not 0 <= seed < 2**63:
             raise ValueError(f"expected seed to be a whole number from 0 to 2**63 - 1, got {seed!r}")
     return int(steps), float(guidance_scale), [int(seed) for seed in seeds]
+
+
+def _warn_if_distilled(model, steps, guidance_scale):
+    """Checkpoints distilled for few steps are told by what their folder says of the sampler (Turbo: Sauer et al., 2023) or by a UNet
+    that takes the guidance scale as an input (consistency models: Luo et al., 2023)."""
+    trained, embedded = model.scheduler.config, model.unet.config.time_cond_proj_dim is not None
+    euler = type(model.scheduler).__name__ in ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler")
+    turbo = euler and trained.timestep_spacing == "trailing" and trained.prediction_type == "epsilon"
+    guided = guidance_scale > 1 and not embedded
+    if (turbo or embedded) and (steps > MOST_DISTILLED or guided):
+        wanted, made_for = ("steps=4", "few steps") if embedded else ("steps=4, guidance_scale=1", "few steps without guidance")
+        warnings.warn(f"expected {wanted} or near it, since {model.name} was distilled for {made_for}, got steps={steps}, "
+                      f"guidance_scale={guidance_scale:g}; pictures may be harsh or blurred", stacklevel=4)  # fmt: skip
 
 
 def _checked_task(task, steps):

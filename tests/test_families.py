@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
@@ -373,3 +374,18 @@ def test_tokens_of_another_family_are_refused_or_read(load):
 def test_more_steps_than_a_distilled_checkpoint_has_are_refused(load):
     with pytest.raises(ValueError, match="50"):
         sdteach.denoise(load("lcm"), "a boat", steps=51)
+
+
+@pytest.mark.parametrize(("family", "steps", "guidance_scale", "wanted"), [
+    ("sd_turbo", 4, 7.5, "steps=4, guidance_scale=1"), ("sd_turbo", 9, 1, "steps=4, guidance_scale=1"), ("sd_turbo", 4, 1, None),
+    ("xl_turbo", 1, 2, "steps=4, guidance_scale=1"), ("xl_turbo", 8, 0, None), ("lcm", 9, 8.5, "expected steps=4 or near"),
+    ("lcm", 4, 8.5, None), ("sd_1", 9, 7.5, None), ("sd_2", 9, 7.5, None), ("xl", 9, 5, None), ("xl_velocity", 9, 5, None),
+])  # fmt: skip
+def test_a_distilled_checkpoint_says_what_it_wants_of_whoever_asks_for_the_usual(family_folder, family, steps, guidance_scale, wanted):
+    model = sdteach.load_model(family_folder(family), device="cpu")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        sdteach.denoise(model, "a red car", steps=steps, guidance_scale=guidance_scale)
+    told = [str(note.message) for note in said if "distilled" in str(note.message)]
+    assert len(told) == (wanted is not None)
+    assert all(wanted in note and f"got steps={steps}, guidance_scale={guidance_scale}" in note for note in told)
