@@ -83,6 +83,7 @@ def load_model(
         with quiet():
             pipeline = (read_folder if source.is_dir() else read_file)(source, dtype)
         _check_towers(pipeline)
+        _check_latents(pipeline)
         _check_finite(pipeline)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ValueError(f"cannot load {name!r}: {_reason(error)}; load_model({EMBEDDED!r}) always works, without a network") from error
@@ -112,6 +113,19 @@ def _check_towers(pipeline):
         if unet.projection_class_embeddings_input_dim != told:
             raise ValueError(f"expected a UNet that takes {told} numbers for the whole text and six sizes, got one that takes "
                              f"{unet.projection_class_embeddings_input_dim}")  # fmt: skip
+
+
+def _check_latents(pipeline):
+    """Raise ValueError for latents or noise of another kind than the stages reckon with: the pictures would be wrong."""
+    vae, scheduler, trained = pipeline.vae.config, type(pipeline.scheduler).__name__, pipeline.scheduler.config
+    if shifted := [name for name in ("latents_mean", "latents_std", "shift_factor") if getattr(vae, name, None)]:
+        raise ValueError(f"expected a VAE whose latents are multiplied by its scaling_factor alone, got one with {', '.join(shifted)} "
+                         "besides; open it with diffusers itself")  # fmt: skip
+    if not hasattr(pipeline.scheduler, "alphas_cumprod") or trained.get("use_flow_sigmas"):
+        raise ValueError(f"expected a checkpoint trained on a schedule of betas, got one trained on flows or on noise levels (EDM), as its "
+                         f"{scheduler} tells; open it with diffusers itself")  # fmt: skip
+    if (predicts := trained.get("prediction_type")) not in ("epsilon", "v_prediction"):
+        raise ValueError(f"expected a checkpoint that predicts epsilon or v_prediction, got {predicts!r}; open it with diffusers itself")
 
 
 def _assembled(name, pipeline, source, device, dtype):

@@ -1,11 +1,13 @@
 """Folders: what is missing, cut short, misshapen or pickled is named with the remedy, and the variants that publishers use are read."""
 
 import json
+import re
 import shutil
 
+import numpy as np
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import StableDiffusionImg2ImgPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 import sdteach
@@ -137,3 +139,35 @@ def test_a_consistency_model_is_read_as_a_stable_diffusion(tmp_path):
     assert checked_index(folder)["_class_name"] == "LatentConsistencyModelPipeline"
     model = sdteach.load_model(folder, device="cpu")
     assert sdteach.generate(model, "a car", steps=2, scheduler="LCMScheduler").pixels.shape == (72, 72, 3)
+
+
+@pytest.mark.parametrize(("part", "changed", "told"), [
+    ("vae", {"latents_mean": [0.1] * 4, "latents_std": [2.0] * 4}, "got one with latents_mean, latents_std besides"),
+    ("vae", {"shift_factor": 0.0609}, "got one with shift_factor besides"),
+    ("scheduler", {"_class_name": "EDMEulerScheduler"}, r"noise levels \(EDM\), as its EDMEulerScheduler tells"),
+    ("scheduler", {"_class_name": "FlowMatchEulerDiscreteScheduler"}, "on flows .* FlowMatchEulerDiscreteScheduler"),
+    ("scheduler", {"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True, "prediction_type": "flow_prediction"}, "on flows"),
+    ("scheduler", {"prediction_type": "sample"}, "got 'sample'"),
+])  # fmt: skip
+def test_latents_and_noise_of_another_kind_are_refused_and_never_make_a_wrong_picture(folder, part, changed, told):
+    config = folder / part / ("config.json" if part == "vae" else "scheduler_config.json")
+    config.write_text(json.dumps(json.loads(config.read_text()) | changed))
+    index = json.loads((folder / "model_index.json").read_text())
+    if part == "scheduler":
+        index["scheduler"][1] = changed.get("_class_name", index["scheduler"][1])
+        (folder / "model_index.json").write_text(json.dumps(index))
+    assert re.search(told, refused(folder))
+
+
+@pytest.mark.parametrize("scaling_factor", [0.13025, 1.5305])
+def test_a_vae_of_another_scale_is_equal_to_diffusers(folder, diffusers_latents, picture, scaling_factor):
+    config = folder / "vae" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"scaling_factor": scaling_factor}))
+    model = sdteach.load_model(folder, device="cpu")
+    options = dict(steps=3, guidance_scale=3.0, seed=2, collect=())
+    trace = sdteach.generate(model, "a red car", image=picture, strength=0.7, **options)
+    asked = dict(prompt="a red car", image=picture, strength=0.7, num_inference_steps=3, guidance_scale=3.0, seed=2)
+    expected = diffusers_latents(folder, cls=StableDiffusionImg2ImgPipeline, **asked)
+    assert np.array_equal(trace.final_latents, expected.numpy())
+    shown = diffusers_latents(folder, cls=StableDiffusionImg2ImgPipeline, output_type="pil", **asked)
+    assert np.array_equal(trace.pixels, np.asarray(shown[0]))
