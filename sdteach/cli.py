@@ -174,6 +174,38 @@ def play(
     _tell_outputs([(out, _save_page(out, *traces))])
 
 
+@app.command(
+    epilog="""Examples:
+
+[bold]sdteach record "a red car" --model sd-1.5 --out runs/car.safetensors[/]   once, where there is a GPU
+
+[bold]SDTEACH_RECORDINGS=runs sdteach lab[/]   then lesson 10 replays it on any machine; or [bold]sdteach play[/] makes a page of it"""
+)
+def record(
+    prompt: Annotated[str, typer.Argument(help="What the picture shows.")],
+    out: Annotated[Path, typer.Option(help="The recorded run: .safetensors.")],
+    model: Model = None, steps: Steps = 50, seed: Seed = 0, guidance_scale: Scale = 7.5, negative_prompt: Negative = "",
+    height: Edge = None, width: Edge = None, scheduler: Scheduler = None, device: Device = None, offload: Offload = False,
+) -> None:  # fmt: skip
+    """Record a run for a class without a GPU: each step with its picture and where words were read, in a file small enough to copy."""
+    if out.suffix != ".safetensors" or out.is_dir():
+        raise ValueError(f"expected a file's name ending in .safetensors, got {out.name!r}")
+    _check_writable(out)
+    start = time.perf_counter()
+    with _notes(), asides.status("loading the model"):
+        loaded = _load(model, device, offload)
+    with _notes():
+        from .pipeline import generate as run
+        from .pipeline import with_previews
+        from .recording import recorded
+
+        made = run(loaded, prompt, negative_prompt, steps, guidance_scale, seed, height, width, scheduler)
+        with asides.status("decoding the steps"):
+            recorded(with_previews(loaded, made)).save(out)
+    _tell_outputs([(out, f"{len(made.steps)} steps, {out.stat().st_size / 1e6:.1f} MB")])
+    _tell_time(made, loaded, start)
+
+
 @app.command(epilog='Example:  [bold]sdteach upscale small.png --prompt "a red car on a beach" --out large.png[/]')
 def upscale(
     picture: Annotated[Path, typer.Argument(help="The small picture; any format that Pillow reads.")],

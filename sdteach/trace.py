@@ -256,7 +256,8 @@ def _assemble(facts, arrays):
                  final_latents=arrays["final_latents"], pixels=arrays["pixels"], steps=steps,
                  attention_sum=_of_layers(arrays, "attention_sum", told_layers) or None,
                  **{name: arrays.get(name) for name in _GIVEN}, strength=facts["strength"],
-                 layout=facts["layout"] and {word: tuple(box) for word, box in facts["layout"].items()}, layer_areas=facts["layer_areas"])  # fmt: skip
+                 layout=facts["layout"] and {word: tuple(box) for word, box in facts["layout"].items()},
+                 layer_areas=facts["layer_areas"])  # fmt: skip
 
 
 def _of_layers(arrays, part, layers):

@@ -32,6 +32,27 @@ def test_generate_makes_the_picture_the_trace_and_the_sheet(sdteach_command, tmp
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "run.safetensors", "sheet.png"]
 
 
+def test_record_keeps_a_light_run_with_a_picture_of_every_step(sdteach_command, tmp_path, random_folders):
+    status, out, _ = sdteach_command("record", "a boat", "--out", "new/a.safetensors", "--model", random_folders["epsilon"], "--steps", 2,
+                                     "--seed", 9, "--guidance-scale", 3, "--negative-prompt", "snow", "--height", 136, "--width", 168,
+                                     "--scheduler", "DDIMScheduler", "--device", "cpu")  # fmt: skip
+    assert status == 0
+    trace = sdteach.Trace.load(tmp_path / "new" / "a.safetensors")
+    assert (trace.prompt, trace.negative_prompt, trace.guidance_scale, trace.seed) == ("a boat", "snow", 3.0, 9)
+    assert (trace.height, trace.width, trace.scheduler) == (136, 168, "DDIMScheduler")
+    assert [step.preview.shape for step in trace.steps] == [(104, 128, 3)] * 2
+    assert trace.heat_map("boat").shape == (17, 21)
+    assert "new/a.safetensors  2 steps" in out
+
+
+@pytest.mark.parametrize("out", ["a.png", "a", ".", "folder.safetensors"])
+def test_record_needs_a_file_to_write(sdteach_command, tmp_path, out):
+    (tmp_path / "folder.safetensors").mkdir()
+    status, _, err = sdteach_command("record", "a boat", "--out", out)
+    assert status == 1
+    assert "expected a file's name ending in .safetensors" in err
+
+
 def test_every_option_reaches_the_run(sdteach_command, tmp_path, random_folders):
     status, _, _ = sdteach_command("generate", "a boat", "--out", "a.jpg", "--trace", "a.safetensors", "--model", random_folders["epsilon"],
                                    "--steps", 2, "--seed", 9, "--guidance-scale", 3, "--negative-prompt", "snow", "--height", 40, "--width",

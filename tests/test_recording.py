@@ -1,16 +1,23 @@
 """Recorded runs: what is lost, what stays, how little room they take; those that ship are what their commands make today."""
 
 import dataclasses
+import re
+import shlex
 from itertools import product
 
 import numpy as np
 import pytest
 
 import sdteach
+from sdteach import cli
 from sdteach.pipeline import with_previews
 from sdteach.recording import recorded
 from sdteach.records import StepRecord, Tokens, over_text
 
+from conftest import ROOT
+
+TRACES = ROOT / "assets" / "traces"
+COMMANDS = [shlex.split(line)[1:] for line in re.findall("^sdteach record .*", (TRACES / "README.md").read_text("utf-8"), re.MULTILINE)]
 KEPT = ("latents", "noise", "x0", "attention")
 SD_1_5 = [
     *(f"down_blocks.{block}.attentions.{layer}" for block, layer in product(range(3), range(2))), "mid_block.attentions.0",
@@ -130,3 +137,28 @@ def test_heads_alone_a_sum_alone_and_nothing_at_all_are_recorded_too(small):
     nothing = recorded(dataclasses.replace(summed, attention_sum=None))
     assert nothing.layers == ()
     assert nothing.layer_areas is None
+
+
+def test_every_run_that_ships_is_told_and_light():
+    assert sorted(command[-1] for command in COMMANDS) == sorted(path.name for path in TRACES.glob("*.safetensors"))
+    assert len(COMMANDS) >= 3
+    assert sum(path.stat().st_size for path in TRACES.iterdir()) < 3.1e6
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=[command[-1] for command in COMMANDS])
+def test_a_run_that_ships_is_what_its_command_makes_today(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SDTEACH_MODEL", raising=False)
+    cli.app([*command, "--device", "cpu"], standalone_mode=False)
+    shipped, made = (sdteach.Trace.load(folder / command[-1]) for folder in (TRACES, tmp_path))
+    for field in ("prompt", "negative_prompt", "model", "scheduler", "guidance_scale", "seed", "complete", "layer_areas"):
+        assert getattr(shipped, field) == getattr(made, field), field
+    assert np.abs(shipped.pixels.astype(float) - made.pixels).mean() < 1
+    np.testing.assert_allclose(shipped.final_latents, made.final_latents, atol=0.01)
+    for was, now in zip(shipped.steps, made.steps, strict=True):
+        assert was.timestep == now.timestep
+        for name in ("latents", "noise", "noise_text", "noise_uncond", "predicted_x0"):
+            np.testing.assert_allclose(getattr(was, name), getattr(now, name), atol=0.01)
+        for grid, maps in was.attention.items():
+            np.testing.assert_allclose(maps, now.attention[grid], atol=2e-3)
+        assert np.abs(was.preview.astype(float) - now.preview).mean() < 1

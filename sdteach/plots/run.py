@@ -15,6 +15,7 @@ MARGIN = 0.45
 PER_ROW = 10
 CELL = (WIDTH - 2 * MARGIN) / PER_ROW
 CHIPS_PER_ROW = 14
+FRAMES = 8  # of a run that has more previews
 
 
 def contact_sheet(trace: Trace) -> Figure:
@@ -22,7 +23,7 @@ def contact_sheet(trace: Trace) -> Figure:
 
     The parts that the trace does not hold are left out; previews come with `collect=(..., "preview")`.
     """
-    frames = [step for step in trace.steps if step.preview is not None]
+    frames = _frames(trace)
     words = list(trace.tokens.words) if trace.steps and trace.steps[0].attention else []
     map_rows = -(-len(words) // PER_ROW)
     band = CELL * trace.height / trace.width + 0.5
@@ -45,11 +46,11 @@ def contact_sheet(trace: Trace) -> Figure:
 
 
 def filmstrip(trace: Trace) -> Figure:
-    """The run as a film: above, what the UNet saw at each step; below, the picture it predicted. From steps with a preview.
+    """The run as a film: above, what the UNet saw; below, the picture it predicted. Eight of the steps with a preview.
 
     Raises ValueError for a trace without latents and previews.
     """
-    frames = [step for step in trace.steps if step.preview is not None and step.latents is not None]
+    frames = [step for step in _frames(trace) if step.latents is not None]
     if not frames:
         raise ValueError("expected a trace with latents and previews, got one without; run generate(..., collect=('latents', 'preview'))")
     tall = CELL * trace.height / trace.width
@@ -89,6 +90,12 @@ def noised(picture, noisy) -> Figure:
     shown = [(picture, "picture, x_0"), (noisy.pixels, "noise in its pixels"), (latent_colours(noisy.latents), "noise in its latents"),
              (noisy.decoded, "those latents, decoded")]  # fmt: skip
     return _row(title, shown, f"{title}. A picture, the same with noise in its pixels, its latents with noise, and those latents decoded.")
+
+
+def _frames(trace):
+    """At most eight of the steps with a preview, from the first to the last."""
+    there = [step for step in trace.steps if step.preview is not None]
+    return [there[index] for index in np.unique(np.linspace(0, len(there) - 1, FRAMES).round().astype(int))] if there else []
 
 
 def _row(title, shown, alt):
