@@ -1,11 +1,14 @@
 """A recorded run: a Trace made light enough to copy to a class."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from .checkpoints import data_folder
 from .records import by_area, over_text
 from .trace import Trace, mean_of_heads
 
@@ -35,6 +38,20 @@ def recorded(trace: Trace) -> Trace:
         trace, steps=steps, text=_half(trace.text), final_latents=_half(trace.final_latents),
         attention_sum=_merged(trace.attention_sum), layer_areas=_areas(trace),
     )  # fmt: skip
+
+
+def recordings() -> dict[str, Trace]:
+    """The recorded runs at hand, by the names of their files: those in the folder $SDTEACH_RECORDINGS, else picturebook's own.
+
+    Raises ValueError for a folder without any, and as `Trace.load` does.
+    """
+    folder = Path(os.environ.get("SDTEACH_RECORDINGS") or data_folder("assets") / "traces")
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ValueError(
+            f"expected a folder with recorded runs (.safetensors, made by sdteach record), got {folder}; see $SDTEACH_RECORDINGS"
+        )
+    return {file.stem: Trace.load(file) for file in files}
 
 
 def _half(numbers):

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import shlex
+import shutil
 from itertools import product
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import sdteach
 from sdteach import cli
 from sdteach.pipeline import with_previews
-from sdteach.recording import recorded
+from sdteach.recording import recorded, recordings
 from sdteach.records import StepRecord, Tokens, over_text
 
 from conftest import ROOT
@@ -162,3 +163,63 @@ def test_a_run_that_ships_is_what_its_command_makes_today(command, tmp_path, mon
         for grid, maps in was.attention.items():
             np.testing.assert_allclose(maps, now.attention[grid], atol=2e-3)
         assert np.abs(was.preview.astype(float) - now.preview).mean() < 1
+
+
+def test_recordings_are_those_of_the_named_folder_or_picturebooks_own(tmp_path, monkeypatch):
+    monkeypatch.delenv("SDTEACH_RECORDINGS", raising=False)
+    assert list(recordings()) == sorted(path.stem for path in TRACES.glob("*.safetensors"))
+    monkeypatch.setenv("SDTEACH_RECORDINGS", str(tmp_path))
+    with pytest.raises(ValueError, match=r"expected a folder with recorded runs .*SDTEACH_RECORDINGS"):
+        recordings()
+    shutil.copyfile(TRACES / COMMANDS[0][-1], tmp_path / "mine.safetensors")
+    assert {name: run.prompt for name, run in recordings().items()} == {"mine": COMMANDS[0][1]}
+    (tmp_path / "other.safetensors").write_bytes(b"no run")
+    with pytest.raises(ValueError, match=r"other.safetensors is not a trace"):
+        recordings()
+
+
+def test_whatever_shows_a_run_shows_a_recorded_one_where_torch_was_never_imported(isolated):
+    """Every plot of a run, the page of two, and every explorer that takes one, or a function that makes one."""
+    code = """
+import contextlib, sys
+import numpy as np
+from sdteach import plots, widgets
+from sdteach.player import to_html
+from sdteach.recording import recordings
+first, *_, run = recordings().values()
+assert len(run.steps) > 8
+words, mask = run.tokens.words, run.heat_map("car") > 0.3
+mask = np.kron(mask, np.ones((8, 8))) > 0
+maps = [run.heat_map(word) for word in range(len(words))]
+box = {"car": (0.1, 0.5, 0.6, 0.9)}
+figures = [
+    plots.contact_sheet(run), plots.filmstrip(run), plots.run_step(run, 3), plots.token_chips(run.tokens),
+    plots.feature_matrix(run.text, run.tokens), plots.latent_channels(run.final_latents),
+    plots.heat_table(run.word_cosines(), words, words, "cosines", "cosine"), plots.heat_maps([run.pixels], maps, words),
+    plots.heat_maps([run.pixels], [run.heat_map("car", [2], {run.layers[0]: 1.0})], ["one layer"]),
+    plots.picture_grid([step.preview for step in run.steps], [f"{step.timestep:g}" for step in run.steps]),
+    plots.reconstruction(run.pixels, first.pixels), plots.regions([run.pixels], [mask], ["region"]),
+    plots.boxes([run.pixels], [box], ["layout"]), plots.task_table([plots.Task("t", "s", "c", "m", "r", None, run.pixels)]),
+]
+for figure in figures:
+    assert figure._repr_html_().startswith("<img alt=")
+    left, _, right, _ = figure.get_tightbbox().extents  # inches: nothing is drawn beside the page
+    assert left > -0.1 and right < figure.get_size_inches()[0] + 0.1, figure.get_label()
+paint = lambda **given: first if given.get("guidance_scale", 1) == 1 else run
+shown = [
+    widgets.run_scrubber(run), widgets.attention_explorer(run), widgets.region_explorer(run, paint), widgets.guidance_dial(paint),
+    widgets.skip_mixer(lambda factors: contextlib.nullcontext(), paint, 2),
+]
+for widget in shown:
+    assert "<img alt=" in widget._repr_mimebundle_()["text/html"]
+shown[1].choose(word="star", step=4, layer=run.layers[0])
+shown[2].paint()
+assert shown[2].painted[0] is first.pixels and not shown[2].error
+page = to_html(run, first)
+assert all(word in page for word in words) and len(page) < 6e6
+assert not {"torch", "diffusers", "transformers"} & set(sys.modules)
+print("all of them")
+"""
+    done = isolated(code)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "all of them" in done.stdout
