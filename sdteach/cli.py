@@ -11,6 +11,7 @@ import tempfile
 import time
 import warnings
 from dataclasses import asdict
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated
@@ -577,6 +578,34 @@ def export(to: Annotated[Path, typer.Option(help="The folder for the pages; what
     with asides.status("writing the lessons"):
         pages = [*run(to)]
     said.print(Text.assemble((str(pages[-1]), "bold"), f"  leads to {len(pages) - 1} pages and handouts"), soft_wrap=True)
+
+
+@app.command(epilog="Example:  [bold]sdteach demo[/], or [bold]sdteach demo --model sd-1.5 --port 9000 --no-browser[/]")
+def demo(
+    model: Model = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Where the page is served, on this machine only.")] = 8866,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only say where the page is.")] = False,
+) -> None:
+    """Open the projector app: type a prompt before the class, watch it become a picture, compare, save the page for the students."""
+    from .checkpoints import data_folder, find
+
+    if find_spec("voila") is None:
+        raise ValueError("expected voila, which serves the page, got none; pip install 'sdteach[classroom]' brings it")
+    named = model or os.environ.get("SDTEACH_MODEL")
+    if named:
+        with _notes(), asides.status("looking for the model"):
+            find(named)
+    paths = os.pathsep.join(filter(None, [str(JUPYTER), os.environ.get("JUPYTER_PATH")]))
+    command = [sys.executable, "-m", "voila", str(data_folder("lessons") / "demo.ipynb"), "--template=demo", f"--port={port}",
+               # Of JupyterLab's extensions only the widgets': voila's own JupyterLab is older than what others are built for.
+               "--VoilaConfiguration.extension_allowlist=@jupyter-widgets/jupyterlab-manager",
+               "--VoilaConfiguration.extension_allowlist=@voila-dashboards/widgets-manager8",
+               # One model in memory: a page that is left ends its kernel. Voila asks for a cookie then that it has not set; that no other
+               # site may ask is seen to without it. A page that is gone without a word has its kernel culled.
+               "--Voila.tornado_settings={'disable_check_xsrf': True}",
+               "--MappingKernelManager.cull_interval=30", "--MappingKernelManager.cull_idle_timeout=60"]  # fmt: skip
+    given = {"JUPYTER_PATH": paths} | ({"SDTEACH_MODEL": named} if named else {})
+    sys.exit(subprocess.call(command + ["--no-browser"] * no_browser, env=os.environ | given))
 
 
 def _tell_evaluation(result):

@@ -268,14 +268,39 @@ def generate(
         if last is None:
             raise
         complete = False
-    final = last.next_latents if complete else last.predicted_x0
-    picture = withhold_unsafe(model, latents_to_image(model, final))
+    return _trace(model, run, negative_prompt, _previewed(model, records) if "preview" in collect else records, last, complete, summed)
+
+
+def _trace(model, run, negative_prompt, records, last, complete, summed=None):
+    """What the run leaves behind after its `last` step: the picture, or, if it is not complete, the last predicted one."""
+    final, preview = last.next_latents if complete else last.predicted_x0, None if complete else records[-1].preview
+    picture = withhold_unsafe(model, latents_to_image(model, final) if preview is None else Image.fromarray(preview))
     return Trace(
-        last.text.tokens.text, negative_prompt, model.name, scheduler or type(model.scheduler).__name__, run.guidance_scale, run.seeds[0],
+        last.text.tokens.text, negative_prompt, model.name, type(run.sampler).__name__, run.guidance_scale, run.seeds[0],
         picture.height, picture.width, complete, last.text.tokens, _numpy(last.text.last_hidden_state), _numpy(final),
-        np.asarray(picture), tuple(_previewed(model, records) if "preview" in collect else records),
-        None if summed is None else _by_layer(summed, last.attention), **_given(run.task),
+        np.asarray(picture), tuple(records), None if summed is None else _by_layer(summed, last.attention), **_given(run.task),
     )  # fmt: skip
+
+
+def unfold(
+    model: StableDiffusion, prompt: str | TextFeatures, negative_prompt: str = "", steps: int = 50, guidance_scale: float = 7.5,
+    seed: int = 0, height: int | None = None, width: int | None = None, scheduler: str | None = None,
+) -> Iterator[Trace]:  # fmt: skip
+    """The run as it grows: after each step a Trace of the steps so far, each with its preview. The last one is what `generate` makes.
+
+    Every trace is valid, so whoever stops taking them has a run that was stopped. Raises as `generate` does, before any work.
+    """
+    collect = ("latents", "noise", "x0", "attention")
+    run = _prepared(model, [prompt], [seed], negative_prompt, steps, guidance_scale, height, width, scheduler, _Task())
+    _check_attention(model, run, collect)
+
+    def grow():
+        records = []
+        for step in _denoise(model, run):
+            records.append(_decoded(model, _record(step, collect)))
+            yield _trace(model, run, negative_prompt, records, step, len(records) == step.calls)
+
+    return grow()
 
 
 def _given(task):

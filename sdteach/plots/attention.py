@@ -4,10 +4,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+import matplotlib as mpl
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from PIL import Image
 
 from .pictures import captioned, draw_outline
 from .style import Page, as_array
@@ -47,6 +49,16 @@ def draw_heat(
     how = {"cmap": "inferno", "alpha": strength, "vmin": 0, "vmax": 1, "aspect": "auto", "interpolation": "bilinear"}
     under.axes.imshow(as_array(heat), extent=extent, **how)
     return under
+
+
+def heated(
+    picture: UInt8[np.ndarray, "height width 3"], heat: Float32[np.ndarray, "_ _"], strength: float = STRENGTH
+) -> UInt8[np.ndarray, "height width 3"]:
+    """The pixels of `draw_heat`: a gray picture with a heat map over it."""
+    size = picture.shape[1], picture.shape[0]
+    smooth = np.asarray(Image.fromarray(heat).resize(size, Image.Resampling.BILINEAR))
+    colours = 255 * mpl.colormaps["inferno"](smooth)[..., :3]
+    return ((1 - strength) * picture.mean(2, keepdims=True) + strength * colours).round().astype(np.uint8)
 
 
 def layer_names(grids: Mapping[str, tuple[int, int]]) -> dict[str, str]:

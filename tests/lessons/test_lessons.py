@@ -182,3 +182,9 @@ def test_every_exercise_of_the_lessons_is_asked_where_it_belongs():
 
     asked = [number for path in LESSONS for number in re.findall(r'check\(\\"([\d.]+)\\"', path.read_text("utf-8"))]
     assert asked == list(exercises())
+
+
+def test_the_demo_runs_without_a_network_and_defines_nothing():
+    demo = ROOT / "lessons" / "demo.ipynb"
+    test_cells_are_short_and_define_nothing(demo)
+    assert "widget-view" in str(code(run(demo))[-1].outputs[-1].data)
