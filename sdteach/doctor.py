@@ -57,7 +57,7 @@ def _packages():
     except PackageNotFoundError:
         yield Finding("sdteach", False, "not installed", "run: pip install -c constraints.txt -e .")
         return
-    tested = dict(re.findall(r"^([\w.-]+)==(\S+)", data_folder("assets").with_name("constraints.txt").read_text("utf-8"), re.MULTILINE))
+    tested = dict(re.findall(r"^([\w.-]+)==([^\s;]+)", data_folder("assets").with_name("constraints.txt").read_text("utf-8"), re.MULTILINE))
     everyone = [one for one in requirements if one.marker is None or one.marker.evaluate({"extra": ""})]
     classroom = [one for one in requirements if one not in everyone and one.marker.evaluate({"extra": "classroom"})]
     for requirement in (*everyone, *classroom):

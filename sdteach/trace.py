@@ -274,6 +274,8 @@ def _check(trace):
     rows = [row for row in (tokens.ids, tokens.second_ids, tokens.word_of) if row is not None]
     steps = trace.steps
     fits = {
+        "guidance_scale": 0 <= trace.guidance_scale <= 100,
+        "seed": 0 <= trace.seed < 2**63,
         "pixels": trace.pixels.dtype == np.uint8 and trace.pixels.shape == (trace.height, trace.width, 3),
         "final_latents": trace.final_latents.dtype == np.float32 and trace.final_latents.ndim == 4 and latent_shape[0] == 1,
         "text": trace.text.dtype == np.float32 and trace.text.ndim == 2 and len(trace.text) == places,
@@ -281,7 +283,8 @@ def _check(trace):
         and isinstance(tokens.end, int) and 0 < tokens.end < places
         and all(row.dtype == np.int64 and row.shape == (places,) for row in rows)
         and bool(np.all((tokens.word_of >= -1) & (tokens.word_of < len(tokens.words)))),
-        "timesteps": all(isinstance(step.timestep, (int, float)) and not isinstance(step.timestep, bool) for step in steps),
+        "timesteps": all(isinstance(time := step.timestep, (int, float)) and not isinstance(time, bool) and abs(time) < 2**31
+                         for step in steps),
         "steps": all(array.dtype == np.float32 and array.shape == latent_shape for step in steps
                      for array in (getattr(step, name) for name in _PER_STEP) if array is not None),
         "attention": all(maps.dtype == np.float32 and maps.ndim == 3 and len(maps) == tokens.end + 2

@@ -87,14 +87,15 @@ def test_a_forger_can_sign(saved):
 def test_a_forged_trace_is_exactly_itself_or_refused(saved, tmp_path, unguarded, data):
     """By somebody who can sign: facts, shapes, types, offsets and numbers are changed. What loads can be shown."""
     header, payload = parts(saved)
-    for _ in range(data.draw(st.integers(1, 2))):
+    for _ in range(data.draw(st.integers(0, 2))):
         if data.draw(st.booleans()):
             header["__metadata__"]["sdteach"] = changed(data.draw, header["__metadata__"]["sdteach"])
         else:
             entries = changed(data.draw, {name: entry for name, entry in header.items() if name != "__metadata__"})
             header = {"__metadata__": header["__metadata__"]} | (entries if isinstance(entries, dict) else {"x": entries})
-    place = data.draw(st.integers(0, len(payload) - 1))
-    payload = payload[:place] + data.draw(st.binary(max_size=8)) + payload[place + data.draw(st.integers(0, 8)) :]
+    for _ in range(data.draw(st.integers(0, 3))):
+        place, piece = data.draw(st.integers(0, len(payload) - 1)), data.draw(st.binary(max_size=8))
+        payload = payload[:place] + piece + payload[place + (len(piece) if data.draw(st.booleans()) else 0) :]
     path = tmp_path / "forged.safetensors"
     path.write_bytes(forged := signed(header, payload))
     with little_memory():
@@ -113,7 +114,7 @@ def encodings():
     """A small picture in every format that Pillow writes and reads, and in every mode that the format takes."""
     rng, found = np.random.default_rng(7), []
     colour = Image.fromarray(rng.integers(0, 256, (5, 3, 4), np.uint8))
-    for kind in sorted({*Image.SAVE} & {*Image.OPEN} - {"EPS"}):  # Pillow hands EPS to another program
+    for kind in sorted({*Image.SAVE} & {*Image.OPEN} - {"EPS", "IM"}):  # one runs a program, one goes away
         for mode in ("RGB", "1", "P", "CMYK", "I;16", "F", "LA"):
             with contextlib.suppress(OSError, KeyError, ValueError, TypeError, SystemError):
                 one = colour.convert("I").convert("I;16") if mode == "I;16" else colour.convert("RGB").convert(mode)

@@ -1,15 +1,19 @@
 """The package as a newcomer meets it: light to import, whole as a wheel, and its rooms keep to their rules."""
 
+import itertools
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
 import zipfile
-from itertools import chain
 
 import pytest
+import typer
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from sdteach import cli
 
 from conftest import ROOT
 
@@ -50,19 +54,61 @@ def test_rooms_import_only_what_they_may():
 @pytest.mark.fault(14)
 def test_every_package_has_a_floor_and_an_exact_version_above_it():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    exact = re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE)
+    exact = re.findall(r"^([\w.-]+)==([^\s;]+)", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE)
     versions = {canonicalize_name(name): version for name, version in exact}
-    for text in chain(project["dependencies"], *project["optional-dependencies"].values()):
+    for text in itertools.chain(project["dependencies"], *project["optional-dependencies"].values()):
         wanted = Requirement(text)
         assert [part.operator for part in wanted.specifier] == [">="], text
         assert wanted.specifier.contains(versions[canonicalize_name(wanted.name)]), text
 
 
-def test_the_readmes_python_runs(isolated):
-    blocks = (ROOT / "README.md").read_text("utf-8").split("```python\n")[1:]
-    assert len(blocks) == 3
-    done = isolated("".join(block.split("```")[0] for block in blocks))
+PAGES = ("README.md", "CONTRIBUTING.md", "docs/python.md", "docs/classroom.md", "lessons/README.md", "assets/picturebook/README.md")
+ELSEWHERE = {"demo", "lessons", "record"}  # commands that are written at the same time as this page
+
+
+def fenced(page, language):
+    return [block.split("```")[0] for block in (ROOT / page).read_text("utf-8").split(f"```{language}\n")[1:]]
+
+
+def test_the_python_of_the_pages_runs(isolated):
+    blocks = fenced("README.md", "python") + fenced("docs/python.md", "python")
+    assert len(blocks) == 4
+    done = isolated("".join(blocks))
     assert done.returncode == 0, done.stderr
+
+
+def commands():
+    """Every use of the command in fenced shell and in `code`, as its arguments."""
+    for page in PAGES:
+        text = re.sub(r"```.*?```", "", (ROOT / page).read_text("utf-8"), flags=re.DOTALL)
+        for line in "\n".join(fenced(page, "sh")).splitlines() + re.findall(r"`([^`]+)`", text):
+            for part in re.split(r"&&|\|\|", line.replace("\n", " ")):
+                if used := re.match(r"(?:\w+=\S+ )* *sdteach (.+)", part):
+                    yield page, shlex.split(used[1], comments=True)
+
+
+def test_every_command_of_the_pages_is_one():
+    """As it stands there, it is understood: command, options, numbers."""
+    tried = set()
+    for page, words in commands():
+        name, *arguments = words
+        known = typer.main.get_command(cli.app).commands
+        if name not in known and name in ELSEWHERE:
+            continue
+        assert name in known, f"{page}: {words}"
+        tried.add(name)
+        if arguments and arguments != ["--help"]:  # else only its name is told
+            known[name].make_context(name, [*itertools.takewhile(lambda word: word not in (">", "..."), arguments)])
+    assert {"generate", "lab", "doctor", "play", "prefetch", "checkpoints", "train", "evaluate", "upscale"} <= tried
+
+
+def test_what_the_pages_link_to_is_there():
+    for page in PAGES:
+        text = (ROOT / page).read_text("utf-8")
+        targets = [target for target in re.findall(r"\]\(([^)#]+)", text) if "://" not in target]
+        assert targets or page == "docs/classroom.md", page
+        for target in targets:
+            assert (ROOT / page).parent.joinpath(target).exists(), f"{page}: {target}"
 
 
 @pytest.fixture(scope="module")

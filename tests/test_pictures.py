@@ -217,7 +217,8 @@ def test_a_layout_is_opened_in_its_order(tmp_path):
 
 @pytest.mark.parametrize(("text", "told"), [
     ("", NO_JSON), ("car: 1", NO_JSON), ('{"a": [0, 0, 1, 1]', NO_JSON), (b'{"\xe4": [0, 0, 1, 1]}', NO_JSON), (b"\xff\xfe{\0}\0", NO_JSON),
-    ("[" * 10000 + "]" * 10000, NO_JSON), ('{"a":' * 10000 + "1" + "}" * 10000, NO_JSON), ("9" * 5000, NO_JSON),
+    ("[" * 10000 + "]" * 10000, f"{NO_JSON}|{NO_OBJECT}"), ('{"a":' * 10000 + "1" + "}" * 10000, f"{NO_JSON}|{NO_BOX}"),  # by the Python
+    ("9" * 5000, NO_JSON),
     ('{"a": ' * 700 + "1" + "}" * 700, NO_BOX), ('[{"a": ' + "[" * 700 + "]" * 700 + "}]", NO_OBJECT),
     ("[[0, 0, 1, 1]]", NO_OBJECT), ('[["a", [0, 0, 1, 1]]]', NO_OBJECT), ("7", NO_OBJECT), ("null", NO_OBJECT), ('"a"', NO_OBJECT),
     ("{}", "at least one word"), ("[]", "at least one word"),
@@ -230,7 +231,7 @@ def test_a_layout_is_opened_in_its_order(tmp_path):
     )),
 ])  # fmt: skip
 def test_what_is_no_layout_is_refused(tmp_path, text, told):
-    with pytest.raises(ValueError, match=f"(?s){told}") as refused:
+    with pytest.raises(ValueError, match=f"(?s)(?:{told})") as refused:
         open_layout(written(tmp_path / "a.json", text))
     assert len(str(refused.value)) < 400 + len(str(tmp_path))
 
