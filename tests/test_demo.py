@@ -22,8 +22,7 @@ from playwright.sync_api import expect
 from typer.testing import CliRunner
 
 import sdteach
-from sdteach import cli
-from sdteach.cli import app
+from sdteach.cli import app, classroom
 from sdteach.pipeline import unfold, with_previews
 from sdteach.player import to_html
 from sdteach.plots import heat_maps, heated
@@ -160,7 +159,7 @@ def test_a_prompt_without_words_offers_none(tiny):
 
 def test_without_voila_or_with_a_model_that_is_not_there_the_command_says_what_to_do(monkeypatch):
     calls = []
-    monkeypatch.setattr(cli.subprocess, "call", lambda *given, **env: calls.append((given[0], env["env"])) or 0)
+    monkeypatch.setattr(classroom.subprocess, "call", lambda *given, **env: calls.append((given[0], env["env"])) or 0)
     made = CliRunner().invoke(app, ["demo", "--model", "no/such/folder"])
     assert isinstance(made.exception, ValueError)
     assert calls == []
@@ -168,8 +167,8 @@ def test_without_voila_or_with_a_model_that_is_not_there_the_command_says_what_t
     command, environment = calls.pop()
     assert command[1:4] == ["-m", "voila", str(NOTEBOOK)]
     assert {"--port=9000", "--no-browser"} <= {*command}
-    assert str(cli.JUPYTER) in environment["JUPYTER_PATH"]
-    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    assert str(classroom.JUPYTER) in environment["JUPYTER_PATH"]
+    monkeypatch.setattr(classroom, "find_spec", lambda name: None)
     made = CliRunner().invoke(app, ["demo"])
     assert "pip install 'sdteach[classroom]'" in str(made.exception)
     assert calls == []

@@ -1,0 +1,40 @@
+"""The `sdteach` command."""
+
+import sys
+
+from rich.text import Text
+
+from . import checkpoints, classroom, painting, training  # each adds its commands to the app
+from .options import app
+from .output import asides
+
+__all__ = ["app", "checkpoints", "classroom", "main", "painting", "training"]
+
+
+def main() -> None:
+    """Run the command; a mistake ends with a sentence on stderr, never with a traceback."""
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        _end_with(error)
+    except RuntimeError as error:
+        from accelerate.utils.memory import should_reduce_batch_size
+
+        if not should_reduce_batch_size(error):
+            raise
+        from ..memory import ADVICE
+
+        _end_with(f"expected more memory than there is; {ADVICE}")
+    except KeyboardInterrupt:
+        asides.print("\nStopped.")
+        sys.exit(130)
+
+
+def _end_with(mistake):
+    asides.print(Text.assemble(("Error: ", "bold red"), str(mistake)), soft_wrap=True)
+    sys.exit(1)
+
+
+@app.callback()
+def _command() -> None:
+    """Stable Diffusion opened up: from the prompt to the picture, stage by stage."""
