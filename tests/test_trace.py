@@ -172,7 +172,9 @@ def refuse_nonsense(trace, tmp_path):
         "start": {"start": trace.pixels[:-8]}, "start: ": {"start": trace.pixels.astype(np.float32)},
         "mask": {"mask": np.ones((9, 5), bool)},
         "mask: ": {"mask": np.ones((72, 40), np.uint8)}, "small": {"small": np.ones((9, 5), np.uint8)}, "strength": {"strength": 0.0},
-        "strength: ": {"strength": "1"}, "box": {"layout": {"car": (0.5, 0.0, 0.4, 1.0)}}, "at least one word": {"layout": {}},
+        "strength: ": {"strength": "1"}, "guidance_scale": {"guidance_scale": 10**400}, "seed: ": {"seed": -1},
+        "timesteps: ": {"steps": (altered(step, timestep=float("nan")),)},
+        "box": {"layout": {"car": (0.5, 0.0, 0.4, 1.0)}}, "at least one word": {"layout": {}},
         "layer_areas": {"layer_areas": {"a": 3.0}}, "layer_areas: ": {"layer_areas": dict.fromkeys(trace.layers, 0.0)},
         "layer_areas: : ": {"layer_areas": dict.fromkeys(trace.layers, 4)},
     }  # fmt: skip
