@@ -463,7 +463,7 @@ def test_train_refuses_what_it_does_not_know(sdteach_command, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["generate"], ["play"], ["upscale"], ["doctor"], ["train"], ["lab"], ["prefetch"], ["checkpoints"]]
+    "command", [[], ["generate"], ["play"], ["upscale"], ["record"], ["doctor"], ["train"], ["lab"], ["prefetch"], ["checkpoints"]]
 )
 def test_help_has_examples(command):
     code = "from sdteach.cli import main; main()"
