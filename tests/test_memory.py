@@ -98,6 +98,7 @@ def small_device(monkeypatch):
     return torch.device("meta")
 
 
+@pytest.mark.fault(8)
 def test_a_second_model_that_does_not_fit_beside_the_first_sends_it_to_the_cpus_memory(small_device):
     first, second = ([Part(2, 2), Part(2, 2)] for _ in range(2))
     with warnings.catch_warnings(action="error"):
@@ -216,6 +217,7 @@ STAGES = [
 ]  # fmt: skip
 
 
+@pytest.mark.fault(8)
 @pytest.mark.parametrize(("owner", "name", "stage", "run"), STAGES)
 @pytest.mark.filterwarnings("ignore:too little memory for the VAE")
 def test_memory_that_runs_out_at_a_stage_is_told_with_the_remedy_and_leaves_a_model_that_works(checked, owner, name, stage, run):
