@@ -25,7 +25,7 @@ from .text_encoder import TextFeatures, encode_texts
 from .tokenizer import tokenize
 from .trace import Trace
 from .unet import UNetStep, condition, corrected, drawn_to, predict
-from .vae import image_to_latents, latents_to_image, latents_to_images
+from .vae import image_to_latents, latents_to_image, latents_to_images, preview
 
 # What `collect` may name, and the fields of a step that it keeps.
 PARTS = {
@@ -38,6 +38,7 @@ PARTS = {
     "preview": ("predicted_x0",),
 }
 PREVIEWS = 8
+DECODED = 256  # pixels of the longest edge of pictures that are decoded at every step while a run unfolds
 MOST_DISTILLED = 8  # steps that a distilled checkpoint is made for
 MOST_ATTENTION = 4 * 2**30  # bytes of attention maps that a trace may hold
 IMAGE_STRENGTH, SMALL_STRENGTH = 0.8, 0.3
@@ -273,8 +274,9 @@ def generate(
 
 def _trace(model, run, negative_prompt, records, last, complete, summed=None):
     """What the run leaves behind after its `last` step: the picture, or, if it is not complete, the last predicted one."""
-    final, preview = last.next_latents if complete else last.predicted_x0, None if complete else records[-1].preview
-    picture = withhold_unsafe(model, latents_to_image(model, final) if preview is None else Image.fromarray(preview))
+    final, seen = last.next_latents if complete else last.predicted_x0, None if complete else records[-1].preview
+    predicted = seen is not None and Image.fromarray(seen).resize((run.width, run.height))
+    picture = withhold_unsafe(model, predicted or latents_to_image(model, final))
     return Trace(
         last.text.tokens.text, negative_prompt, model.name, type(run.sampler).__name__, run.guidance_scale, run.seeds[0],
         picture.height, picture.width, complete, last.text.tokens, _numpy(last.text.last_hidden_state), _numpy(final),
@@ -288,16 +290,18 @@ def unfold(
 ) -> Iterator[Trace]:  # fmt: skip
     """The run as it grows: after each step a Trace of the steps so far, each with its preview. The last one is what `generate` makes.
 
+    Previews are decoded, or, of pictures with an edge above 256 pixels, where that takes its time, fitted colours (`vae.preview`).
     Every trace is valid, so whoever stops taking them has a run that was stopped. Raises as `generate` does, before any work.
     """
     collect = ("latents", "noise", "x0", "attention")
     run = _prepared(model, [prompt], [seed], negative_prompt, steps, guidance_scale, height, width, scheduler, _Task())
     _check_attention(model, run, collect)
+    seen = _decoded if max(run.height, run.width) <= DECODED else _sketched
 
     def grow():
         records = []
         for step in _denoise(model, run):
-            records.append(_decoded(model, _record(step, collect)))
+            records.append(seen(model, _record(step, collect)))
             yield _trace(model, run, negative_prompt, records, step, len(records) == step.calls)
 
     return grow()
@@ -383,6 +387,10 @@ def _previewed(model, records):
 
 def _decoded(model, record):
     return replace(record, preview=np.asarray(latents_to_image(model, record.predicted_x0)))
+
+
+def _sketched(model, record):
+    return replace(record, preview=preview(model, record.predicted_x0))
 
 
 def with_previews(model: StableDiffusion, trace: Trace) -> Trace:

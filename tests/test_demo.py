@@ -27,6 +27,7 @@ from sdteach.pipeline import unfold, with_previews
 from sdteach.player import to_html
 from sdteach.plots import heat_maps, heated
 from sdteach.trace import Trace
+from sdteach.vae import preview
 from sdteach.widgets import Demo
 
 from conftest import ROOT
@@ -47,6 +48,18 @@ def test_a_run_that_unfolds_ends_as_the_run_that_is_generated_and_begins_as_the_
         Trace.load(tmp_path / name)
     assert (tmp_path / "last").read_bytes() == (tmp_path / "whole").read_bytes()
     assert np.array_equal(grown[0].pixels, whole.steps[0].preview)
+
+
+def test_a_large_run_unfolds_with_fitted_colours(random_model, tmp_path):
+    first, last = unfold(random_model, "a red car", steps=2, height=136, width=264, scheduler="DDIMScheduler")
+    assert first.pixels.shape == last.pixels.shape == (136, 264, 3)
+    assert [step.preview.shape for step in last.steps] == [(17, 33, 3)] * 2
+    assert np.array_equal(first.steps[0].preview, preview(random_model, first.steps[0].predicted_x0))
+    whole = sdteach.generate(random_model, "a red car", steps=2, height=136, width=264, scheduler="DDIMScheduler")
+    assert np.array_equal(last.pixels, whole.pixels)
+    for trace in (first, last):
+        trace.save(tmp_path / "run")
+        assert Trace.load(tmp_path / "run").complete is trace.complete
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"steps": 1001}, {"seed": -1}, {"guidance_scale": 101.0}, {"height": 63}])
