@@ -20,8 +20,10 @@ Frame = tuple[bytes, str]
 class _Shown(VBox):
     """A box of controls over a picture, which stands alone where widgets cannot run."""
 
+    unseen = ()  # links between controls, which are widgets too
+
     def __init__(self, controls: Sequence):
-        self.picture, self.unseen = HTML(), []  # links between controls are widgets too
+        self.picture = HTML()
         super().__init__([*controls, self.picture])
 
     def _repr_mimebundle_(self, **kwargs):
@@ -93,7 +95,7 @@ class Explorer(LiveExplorer):
         if playing:
             first, *others = self.children
             play = Play(min=0, max=len(first.options) - 1, interval=PAUSE, show_repeat=False)
-            self.unseen.append(jslink((play, "value"), (first, "index")))
+            self.unseen = [jslink((play, "value"), (first, "index"))]
             self.children = [HBox([play, first]), *others]
 
 
