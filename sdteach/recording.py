@@ -10,11 +10,10 @@ from PIL import Image
 
 from .checkpoints import data_folder
 from .records import by_area, over_text
-from .trace import Trace, mean_of_heads
+from .trace import PER_STEP, Trace, mean_of_heads
 
 EDGE = 128  # pixels of a preview's longer edge, at most
 GRID = 64  # positions of a map's longer edge, at most
-_NUMBERS = ("latents", "noise", "noise_text", "noise_uncond", "predicted_x0")
 
 
 def recorded(trace: Trace) -> Trace:
@@ -29,7 +28,7 @@ def recorded(trace: Trace) -> Trace:
         return trace
     steps = tuple(
         replace(
-            step, **{name: _half(getattr(step, name)) for name in _NUMBERS}, attention_heads=None, preview=_small(step.preview),
+            step, **{name: _half(getattr(step, name)) for name in PER_STEP}, attention_heads=None, preview=_small(step.preview),
             attention=_merged(step.attention or mean_of_heads(step.attention_heads)),
         )
         for step in trace.steps

@@ -19,7 +19,7 @@ from .pictures import checked_layout
 from .records import Record, StepRecord, Tokens, heat_map
 
 VERSION = 4
-_PER_STEP = ("latents", "noise", "noise_text", "noise_uncond", "predicted_x0")
+PER_STEP = ("latents", "noise", "noise_text", "noise_uncond", "predicted_x0")
 _ATTENTION = ("attention", "attention_heads")
 _GIVEN = ("start", "mask", "small")
 _FACTS = {"prompt": str, "negative_prompt": str, "model": str, "scheduler": str, "guidance_scale": (int, float), "seed": int,
@@ -170,7 +170,7 @@ def _to_bytes(trace):
         arrays["tokens.second_ids"] = trace.tokens.second_ids
     steps = trace.steps
     arrays |= {
-        name: np.stack([getattr(step, name) for step in steps]) for name in _PER_STEP if steps and getattr(steps[0], name) is not None
+        name: np.stack([getattr(step, name) for step in steps]) for name in PER_STEP if steps and getattr(steps[0], name) is not None
     }
     for part in _ATTENTION:
         if steps and (layers := getattr(steps[0], part)) is not None:
@@ -246,7 +246,7 @@ def _assemble(facts, arrays):
     parts = {part: _of_layers(arrays, part, told_layers) for part in _ATTENTION}
     steps = tuple(
         StepRecord(
-            index, timestep, **{name: arrays[name][index] for name in _PER_STEP if name in arrays},
+            index, timestep, **{name: arrays[name][index] for name in PER_STEP if name in arrays},
             **{part: {layer: maps[index] for layer, maps in layers.items()} or None for part, layers in parts.items()},
             preview=arrays.get(f"preview.{index:04}"),
         )
@@ -286,7 +286,7 @@ def _check(trace):
         "timesteps": all(isinstance(time := step.timestep, (int, float)) and not isinstance(time, bool) and abs(time) < 2**31
                          for step in steps),
         "steps": all(array.dtype == np.float32 and array.shape == latent_shape for step in steps
-                     for array in (getattr(step, name) for name in _PER_STEP) if array is not None),
+                     for array in (getattr(step, name) for name in PER_STEP) if array is not None),
         "attention": all(maps.dtype == np.float32 and maps.ndim == 3 and len(maps) == tokens.end + 2
                          for layers in (trace.attention_sum, *(step.attention for step in steps)) for maps in (layers or {}).values()),
         "attention_heads": all(maps.dtype == np.float32 and maps.ndim == 4 and maps.shape[1] == tokens.end + 2
