@@ -3,7 +3,7 @@
 import base64
 from html.parser import HTMLParser
 from io import BytesIO
-from itertools import combinations
+from itertools import combinations, permutations
 from types import SimpleNamespace
 from unittest import mock
 
@@ -705,6 +705,17 @@ def test_a_table_has_its_numbers_in_their_cells(shape, theme, monkeypatch):
             assert contrast(text.get_color(), axes.images[0].to_rgba(values[row, column])) >= 4.5
     assert f"{values.min():.2f} to {values.max():.2f}, most for r{shape[0] - 1} and c0" in figure.get_label()
     assert "Layer 3. cosine similarity" in figure.get_label()
+
+
+def test_a_table_of_likeness_names_two_that_differ_the_same_on_every_machine():
+    cosines = np.full((3, 3), 0.25)
+    cosines[0, 2] = cosines[2, 0] = 0.5
+    told = set()
+    for diagonal in permutations((1.0, 1.0000001, 0.9999999)):
+        np.fill_diagonal(cosines, diagonal)
+        told.add(plots.heat_table(cosines.copy(), list("abc"), list("abc"), "Alike?", "cosine similarity", -1.0).get_label())
+    assert len(told) == 1
+    assert told.pop().endswith("most for a and c.")
 
 
 @pytest.mark.parametrize(("limits", "shown"), [((), "3.00"), ((0.0, 9.5), "3.00"), ((0.0, 255.0), "3")])
