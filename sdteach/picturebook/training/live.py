@@ -21,7 +21,7 @@ from . import clip
 from .data import DrawnScenes, to_tensor
 from .folder import new_scheduler
 
-UPDATES = 25  # how often a training shows itself
+UPDATES = 16  # how often a training shows itself
 
 
 @dataclass(frozen=True, eq=False)
