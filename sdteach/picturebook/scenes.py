@@ -79,6 +79,14 @@ class Scene:
     def image(self) -> Image.Image:
         return Image.fromarray(self.picture)
 
+    @property
+    def things(self) -> UInt8[np.ndarray, "height width"]:
+        """Which of the objects every pixel shows: 0 for none, 1 for the first."""
+        things = np.zeros(self.picture.shape[:2], np.uint8)
+        for number, thing in enumerate(self.objects, 1):
+            things[thing.mask] = number
+        return things
+
 
 # --- imagining --------------------------------------------------------------------------------------------------
 

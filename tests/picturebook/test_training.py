@@ -279,16 +279,56 @@ def test_the_decoder_learns_alone_and_things_count_four_times(tmp_path):
     before = {name: value.clone() for name, value in autoencoder.state_dict().items()}
     picture = torch.full((1, 3, 16, 16), -0.5)
     picture[:, 0, 3:8, 3:8] = 0.5
-    objective, noise = vae.DecodingObjective(autoencoder), torch.randn(1, 4, 2, 2)
+    objective, noise, no_thing = vae.DecodingObjective(autoencoder), torch.randn(1, 4, 2, 2), torch.zeros(1, 1, 16, 16)
     with torch.no_grad():
         posterior = autoencoder.encode(picture).latent_dist
         guess = autoencoder.decode(posterior.mean + posterior.std * noise).sample
-        found = objective(picture, noise) - vae.reconstruction_loss(guess, picture)
+        found = objective(picture, noise, no_thing) - vae.reconstruction_loss(guess, picture)
     error = (guess - picture).abs()
     assert found.item() == pytest.approx((error.mean() + 3 * error[:, :, 3:8, 3:8].sum() / error.numel()).item(), rel=1e-4)
-    loop.fit(objective, lambda: lambda: (picture, noise), PHASE, tmp_path, 7, Accelerator(cpu=True))
+    loop.fit(objective, lambda: lambda: (picture, noise, no_thing), PHASE, tmp_path, 7, Accelerator(cpu=True))
     moved = {name.split(".")[0] for name, value in autoencoder.state_dict().items() if not torch.equal(value, before[name])}
     assert moved == {"decoder", "post_quant_conv"}
+
+
+def test_a_small_thing_counts_as_much_as_a_large_one():
+    """Two things of one picture, three colours that are off by 0.3, -0.1, 0.2, in a field of noise that is nobody's."""
+    things = torch.zeros(2, 1, 64, 48, dtype=torch.uint8)
+    things[0, :, 4:10, 5:12], things[0, :, 30:60, 8:40], things[1, :, 4:9, 5:10] = 1, 2, 1  # the last is of 25 pixels: too small
+    truth = torch.rand(2, 3, 64, 48) * 2 - 1
+    assert vae.thing_loss(truth, truth, things).item() == 0
+    off = torch.tensor([0.3, -0.1, 0.2])[:, None, None]
+    guess = truth.clone()
+    guess[0, :, 4:10, 5:12] += off
+    colour = (0.3 + 0.1 + 0.2 + abs(0.3 - -0.1) + abs((0.3 - 0.1) / 2 - 0.2)) / 5
+    assert vae.thing_loss(guess, truth, things).item() == pytest.approx((0.2 * 42 / (10 * 11) + colour) / 2, rel=1e-4)
+    guess = truth.clone()
+    guess[0, :, 30:60, 8:40] += off
+    assert vae.thing_loss(guess, truth, things).item() == pytest.approx((0.2 * 960 / (34 * 36) + colour) / 2, rel=1e-4)
+    guess = truth.clone()
+    guess[1] += off
+    assert vae.thing_loss(guess, truth, things).item() == 0
+    guess = truth.clone()
+    guess[0, :, 10:12, 5:12] -= 0.5  # the ground just below the small thing: its outline, not its colour
+    assert vae.thing_loss(guess, truth, things).item() == pytest.approx(0.5 * 14 / 110 / 2, rel=1e-4)
+
+
+def test_crops_of_things_show_things_and_say_which():
+    class Scenes:
+        things = torch.zeros(40, 128, 128, dtype=torch.uint8)
+        things[::4, 58:70, 50:70], things[2::4, 60:72, 60:70] = 3, 2
+
+    Scenes.pictures = torch.stack([80 * Scenes.things, *torch.randint(255, (2, 40, 128, 128))], -1).to(torch.uint8)
+    torch.manual_seed(0)
+    crops, noise, things = vae.crops_of_things(Scenes, 40)()
+    assert crops.shape == (40, 3, 64, 64)
+    assert noise.shape == (40, 4, 8, 8)
+    assert torch.equal(((crops[:, :1] + 1) * 127.5).round().to(torch.uint8), 80 * things)
+    size = (things > 0).sum((1, 2, 3))
+    assert (size[10:] >= 120).sum() >= 25  # whole, of about forty that there are
+    assert (size[:10] == 0).any()
+    assert {*things.unique().tolist()} == {0, 2, 3}
+    assert len({*size[10:].tolist()}) > 1  # from 120 pixels on the largest are not preferred
 
 
 def test_guided_by_the_usual_scale_it_says_what_its_teacher_says_guided_by_the_best(random_model):
@@ -354,6 +394,8 @@ def test_drawn_scenes_are_the_seeds_own_and_drawn_once(tmp_path):
         expected = scene_from_seed(31 + index, 64, grammar=SMALL_WORLD)
         assert np.array_equal(scenes.pictures[index].numpy(), expected.picture)
         assert scenes.captions[index] == expected.caption
+        for number, thing in enumerate(expected.objects, 1):
+            assert np.array_equal(scenes.things[index].numpy() == number, thing.mask)
     before = (tmp_path / "scenes" / "pictures.npy").stat().st_mtime_ns
     draw_scenes(tmp_path / "scenes", 5, 64, SMALL_WORLD, first_seed=31)
     assert (tmp_path / "scenes" / "pictures.npy").stat().st_mtime_ns == before

@@ -1,4 +1,4 @@
-"""Drawn scenes on disk: pictures as one memory-mapped array, captions beside it."""
+"""Drawn scenes on disk: pictures and what every pixel shows as memory-mapped arrays, captions beside them."""
 
 import json
 from concurrent.futures import ProcessPoolExecutor
@@ -18,17 +18,18 @@ from ..world import Grammar
 
 @dataclass(frozen=True, eq=False)
 class DrawnScenes:
-    """`pictures` (n, size, size, 3) uint8 and their `captions`."""
+    """`pictures` (n, size, size, 3) uint8, their `captions`, and `things` (n, size, size) uint8: see `Scene.things`."""
 
     pictures: Tensor
     captions: list[str]
+    things: Tensor
 
     def __getitem__(self, which: slice) -> "DrawnScenes":
-        return DrawnScenes(self.pictures[which], self.captions[which])
+        return DrawnScenes(self.pictures[which], self.captions[which], self.things[which])
 
     def to(self, device: torch.device) -> "DrawnScenes":
         """The same scenes with the pictures where the training runs, so that no loader stands between them."""
-        return DrawnScenes(self.pictures.to(device), self.captions)
+        return DrawnScenes(self.pictures.to(device), self.captions, self.things.to(device))
 
 
 def draw_scenes(folder: Path, count: int, canvas: int, grammar: Grammar, first_seed: int = 0, objects: int | None = None) -> DrawnScenes:
@@ -36,22 +37,23 @@ def draw_scenes(folder: Path, count: int, canvas: int, grammar: Grammar, first_s
 
     All cores draw, ahead of the training's need. Raises ValueError if what is there is another recipe's.
     """
-    pictures, facts = folder / "pictures.npy", folder / "scenes.json"
+    facts, sheets = folder / "scenes.json", {"pictures": (count, canvas, canvas, 3), "things": (count, canvas, canvas)}
     asked = {"canvas": canvas, "first_seed": first_seed, "objects": objects, "pairs": sorted(map(list, grammar.pairs)),
              "places": list(grammar.places), "styles": list(grammar.styles), "most": grammar.most}  # fmt: skip
     if not facts.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        part = folder / "pictures.part.npy"
-        sheet = np.lib.format.open_memmap(part, "w+", np.uint8, (count, canvas, canvas, 3))
+        pictures, things = (np.lib.format.open_memmap(folder / f"{name}.part.npy", "w+", np.uint8, shape) for name, shape in sheets.items())
         captions = []
         with ProcessPoolExecutor(cpu_count()) as painters:
             seeds = range(first_seed, first_seed + count)
-            scenes = painters.map(partial(_picture_and_caption, canvas, objects, grammar), seeds, chunksize=64)
-            for index, (picture, caption) in enumerate(tqdm(scenes, f"drawing {canvas} px scenes", count)):
-                sheet[index] = picture
+            scenes = painters.map(partial(_drawn, canvas, objects, grammar), seeds, chunksize=64)
+            for index, scene in enumerate(tqdm(scenes, f"drawing {canvas} px scenes", count)):
+                pictures[index], things[index], caption = scene
                 captions.append(caption)
-        sheet.flush()
-        replace(part, pictures)
+        pictures.flush()
+        things.flush()
+        for name in sheets:
+            replace(folder / f"{name}.part.npy", folder / f"{name}.npy")
         (folder / "scenes.part.json").write_text(json.dumps(asked | {"captions": captions}))
         replace(folder / "scenes.part.json", facts)
     drawn = json.loads(facts.read_text())
@@ -60,12 +62,13 @@ def draw_scenes(folder: Path, count: int, canvas: int, grammar: Grammar, first_s
         raise ValueError(f"expected {count} scenes of {canvas} pixels from seed {first_seed} in {folder}, got {len(captions)} of "
                          f"{drawn['canvas']} from seed {drawn['first_seed']}, or of another grammar; "
                          "this folder is another recipe's, name a new one")  # fmt: skip
-    return DrawnScenes(torch.from_numpy(np.load(pictures, mmap_mode="c")), captions)
+    pictures, things = (torch.from_numpy(np.load(folder / f"{name}.npy", mmap_mode="c")) for name in sheets)
+    return DrawnScenes(pictures, captions, things)
 
 
-def _picture_and_caption(canvas, objects, grammar, seed):
+def _drawn(canvas, objects, grammar, seed):
     scene = scene_from_seed(seed, canvas, objects, grammar)
-    return scene.picture, scene.caption
+    return scene.picture, scene.things, scene.caption
 
 
 def to_tensor(pictures: Tensor) -> Tensor:

@@ -113,7 +113,8 @@ def some_scenes(words: frozenset[str], grammar: Grammar, number: int, first_seed
     """So many scenes from a seed on, drawn now, whose captions need no other words."""
     imagined = (describe(seed, canvas, objects, grammar) for seed in count(first_seed))
     drawn = [draw(scene) for scene in islice((one for one in imagined if {*one.caption.replace(",", "").split()} <= words), number)]
-    return DrawnScenes(torch.from_numpy(np.stack([scene.picture for scene in drawn])), [scene.caption for scene in drawn])
+    pictures, things = (torch.from_numpy(np.stack([getattr(scene, what) for scene in drawn])) for what in ("picture", "things"))
+    return DrawnScenes(pictures, [scene.caption for scene in drawn], things)
 
 
 @torch.no_grad()

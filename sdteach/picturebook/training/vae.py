@@ -3,12 +3,15 @@
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, l1_loss, mse_loss
+from torch.nn.functional import avg_pool2d, l1_loss, max_pool2d, mse_loss
 
 from .data import to_tensor
 
 CROP = 64
 GROUND = 0.3  # how far from the most usual colour, of 2, a pixel is no ground any more
+MOST = 3  # things in a scene
+SEEN = 30  # pixels of a thing that a crop must show
+ENOUGH = 120  # pixels of things, beyond which a crop is as good as any
 
 
 def new_vae(channels: tuple[int, ...]) -> AutoencoderKL:
@@ -34,7 +37,7 @@ class AutoencodingObjective(nn.Module):
 
 
 class DecodingObjective(nn.Module):
-    """The decoder alone, its latents as they are: what lies off the ground counts four times.
+    """The decoder alone, its latents as they are: what lies off the ground counts four times, and each thing as one.
 
     Small things and dark ones weigh next to nothing in a mean over the picture, and are what a prompt asks for. As the encoder
     stays, so do the latents, and a UNet that learned them.
@@ -46,11 +49,12 @@ class DecodingObjective(nn.Module):
         for part in (vae.decoder, vae.post_quant_conv):
             part.requires_grad_(True)
 
-    def forward(self, pictures, noise):
+    def forward(self, pictures, noise, things):
         with torch.no_grad():
             posterior = self.vae.encode(pictures.contiguous(memory_format=torch.channels_last)).latent_dist
         guess, weight = self.vae.decode(posterior.mean + posterior.std * noise).sample.float(), 1 + 3 * off_ground(pictures).float()
-        return reconstruction_loss(guess, pictures) + (weight * (guess - pictures).abs()).mean()
+        off = (weight * (guess - pictures).abs()).mean()
+        return reconstruction_loss(guess, pictures) + off + 2 * thing_loss(guess, pictures, things)
 
 
 def off_ground(pictures: Tensor) -> Tensor:
@@ -67,6 +71,20 @@ def reconstruction_loss(guess, truth):
     return l1_loss(guess, truth) + mse_loss(guess, truth) + edges + 0.5 * l1_loss(colour, true_colour) + coarse
 
 
+def thing_loss(guess: Tensor, truth: Tensor, things: Tensor) -> Tensor:
+    """Every thing of pictures (n, 3, h, w), by `Scene.things` (n, 1, h, w), as one, however small: the mean over pictures of the sum.
+
+    Of a thing counts the mean error of its pixels and of two around them, which hold its outline, and how far its mean colour
+    is off, in red, green, blue and both opponent colours. Things of which less than `SEEN` pixels are there count nothing.
+    """
+    masks = (things == torch.arange(1, MOST + 1, device=things.device)[:, None, None]).float()
+    near, area = max_pool2d(masks, 5, 1, 2), masks.sum((2, 3))
+    error = (near * (guess - truth).abs().mean(1, keepdim=True)).sum((2, 3)) / near.sum((2, 3)).clamp(min=1)
+    off = torch.cat([guess - truth, _opponent(guess) - _opponent(truth)], 1)
+    colour = torch.einsum("nkhw,nchw->nkc", masks, off).abs().mean(2) / area.clamp(min=1)
+    return ((area >= SEEN) * (error + colour)).sum(1).mean()
+
+
 def _opponent(rgb):
     """RGB -> (red - green, yellow - blue): zero for every gray."""
     red, green, blue = rgb.unbind(1)
@@ -76,21 +94,49 @@ def _opponent(rgb):
 def crops(scenes, batch):
     """Random crops, and the noise by which their latents are sampled.
 
-    Of twice as many crops drawn most of those with more ground are thrown away, since flat ground teaches little. A quarter
-    of the batch stays as it came: a decoder that never sees empty ground stains it.
+    Of twice as many crops drawn most of those with more ground are thrown away, since flat ground teaches little.
     """
-    device, edge = scenes.pictures.device, scenes.pictures.shape[1] - CROP + 1
-    span = torch.arange(CROP, device=device)
 
     def draw():
-        chosen = torch.randint(len(scenes.pictures), (2 * batch, 1, 1)).to(device)
-        top, left = torch.randint(edge, (2, 2 * batch, 1, 1)).to(device)
-        pieces = to_tensor(scenes.pictures[chosen, top + span[:, None], left + span])
-        kept, others = pieces[: batch // 4], pieces[batch // 4 :]
-        best = off_ground(others).float().mean((1, 2, 3)).topk(batch - len(kept)).indices
-        return torch.cat([kept, others[best]]), torch.randn(batch, 4, CROP // 8, CROP // 8, device=device)
+        pieces = to_tensor(scenes.pictures[_windows(scenes, 2 * batch)])
+        pieces = pieces[_best(off_ground(pieces).float().mean((1, 2, 3)), batch)]
+        return pieces, _noise(pieces)
 
     return draw
+
+
+def crops_of_things(scenes, batch):
+    """As `crops`, for `DecodingObjective`: those with things are kept, small ones as much as large ones, and come with the things."""
+
+    def draw():
+        windows = _windows(scenes, 2 * batch)
+        things = scenes.things[windows][:, None]
+        size = (things > 0).sum((1, 2, 3)).clamp(max=ENOUGH)
+        best = _best(size + torch.rand(len(size)).to(size.device), batch)  # among equals by chance
+        pieces = to_tensor(scenes.pictures[windows][best])
+        return pieces, _noise(pieces), things[best]
+
+    return draw
+
+
+def _windows(scenes, number):
+    """Where to cut: the indices of so many scenes, rows and columns, drawn on the CPU to be the same on any device."""
+    device, edge = scenes.pictures.device, scenes.pictures.shape[1] - CROP + 1
+    span = torch.arange(CROP, device=device)
+    chosen = torch.randint(len(scenes.pictures), (number, 1, 1)).to(device)
+    top, left = torch.randint(edge, (2, number, 1, 1)).to(device)
+    return chosen, top + span[:, None], left + span
+
+
+def _best(score, batch):
+    """Three quarters of the batch by score; a quarter stays as it came: a decoder that never sees empty ground stains it."""
+    kept = batch // 4
+    best = kept + score[kept:].topk(batch - kept).indices
+    return torch.cat([torch.arange(kept, device=score.device), best])
+
+
+def _noise(pieces):
+    return torch.randn(len(pieces), 4, CROP // 8, CROP // 8, device=pieces.device)
 
 
 @torch.no_grad()
