@@ -35,7 +35,7 @@ SMALLEST = 20  # squares; the smallest object drawn covers twice as many
 CROP = 40  # pixels to which a thing is brought before it is named
 # Set on drawn scenes, and their copies from a VAE, apart from those of the evaluation. Pale parts, a white sail over sand, are
 # things too: so a square need not be a thing for sure. A small thing that the VAE has blurred is no blot yet: so only a sure one is.
-LEAST_THING, SURE_BLOT, SURE_PIXELS = 0.2, 0.9, 0.6
+LEAST_THING, SURE_BLOT, SURE_PIXELS = 0.25, 0.9, 0.6
 
 
 @dataclass(frozen=True, eq=False)
