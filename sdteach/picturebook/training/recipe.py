@@ -64,7 +64,7 @@ PRESETS = {
         layout_scenes=12_000,
         vae_channels=(24, 48, 96, 96),
         unet_channels=(64, 128, 128),
-        clip=Phase(steps=3_080, batch=192, learning_rate=1e-3, ema_decay=0.99),
+        clip=Phase(steps=3_670, batch=192, learning_rate=1e-3, ema_decay=0.99),
         vae=Phase(steps=5_200, batch=32, learning_rate=2e-3, ema_decay=0.99),
         decoder=Phase(steps=5_450, batch=32, learning_rate=1e-3, ema_decay=0.998, warmup=50),
         unet_single=Phase(steps=2_400, batch=48, learning_rate=1e-3, ema_decay=0.998),
