@@ -242,9 +242,10 @@ def test_walk_from_one_pictures_latents_to_anothers(model, no_drawing):
     first, second = (sdteach.image_to_latents(model, picture).mean for picture in pictures)
     decode = partial(sdteach.latents_to_image, model)
     made = widgets.vae_explorer(decode, first, second, steps=3)
-    assert list(made.frames) == [(0.0,), (0.5,), (1.0,)]
+    expected = {0.0: first, 0.5: (first + second) / 2, 1.0: second}
+    assert list(made.frames) == [(share,) for share in expected]
     for (share,), (png, alt) in made.frames.items():
-        between = first + share * (second - first)
+        between = expected[share]
         figure = plots.picture_grid([plots.latent_colours(between), np.asarray(decode(between))], ["latents", f"{share:.0%} of the way"])
         assert png == figure.png(SCREEN_DPI)
         assert alt == figure.get_label()
