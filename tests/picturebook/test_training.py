@@ -279,14 +279,15 @@ def test_the_decoder_learns_alone_and_things_count_four_times(tmp_path):
     before = {name: value.clone() for name, value in autoencoder.state_dict().items()}
     picture = torch.full((1, 3, 16, 16), -0.5)
     picture[:, 0, 3:8, 3:8] = 0.5
-    objective, noise, no_thing = vae.DecodingObjective(autoencoder), torch.randn(1, 4, 2, 2), torch.zeros(1, 1, 16, 16)
+    objective, noise, things = vae.DecodingObjective(autoencoder), torch.randn(1, 4, 2, 2), torch.zeros(1, 1, 16, 16)
+    things[:, :, 3:8, 3:9] = 1
     with torch.no_grad():
         posterior = autoencoder.encode(picture).latent_dist
         guess = autoencoder.decode(posterior.mean + posterior.std * noise).sample
-        found = objective(picture, noise, no_thing) - vae.reconstruction_loss(guess, picture)
+        found = objective(picture, noise, things) - vae.reconstruction_loss(guess, picture) - 2 * vae.thing_loss(guess, picture, things)
     error = (guess - picture).abs()
     assert found.item() == pytest.approx((error.mean() + 3 * error[:, :, 3:8, 3:8].sum() / error.numel()).item(), rel=1e-4)
-    loop.fit(objective, lambda: lambda: (picture, noise, no_thing), PHASE, tmp_path, 7, Accelerator(cpu=True))
+    loop.fit(objective, lambda: lambda: (picture, noise, things), PHASE, tmp_path, 7, Accelerator(cpu=True))
     moved = {name.split(".")[0] for name, value in autoencoder.state_dict().items() if not torch.equal(value, before[name])}
     assert moved == {"decoder", "post_quant_conv"}
 
