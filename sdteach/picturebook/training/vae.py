@@ -5,11 +5,11 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, l1_loss, max_pool2d, mse_loss
 
+from ..world import WORLD
 from .data import to_tensor
 
 CROP = 64
 GROUND = 0.3  # how far from the most usual colour, of 2, a pixel is no ground any more
-MOST = 3  # things in a scene
 SEEN = 30  # pixels of a thing that a crop must show
 ENOUGH = 120  # pixels of things, beyond which a crop is as good as any
 
@@ -77,7 +77,7 @@ def thing_loss(guess: Tensor, truth: Tensor, things: Tensor) -> Tensor:
     Of a thing counts the mean error of its pixels and of two around them, which hold its outline, and how far its mean colour
     is off, in red, green, blue and both opponent colours. Things of which less than `SEEN` pixels are there count nothing.
     """
-    masks = (things == torch.arange(1, MOST + 1, device=things.device)[:, None, None]).float()
+    masks = (things == torch.arange(1, WORLD.most + 1, device=things.device)[:, None, None]).float()
     near, area = max_pool2d(masks, 5, 1, 2), masks.sum((2, 3))
     error = (near * (guess - truth).abs().mean(1, keepdim=True)).sum((2, 3)) / near.sum((2, 3)).clamp(min=1)
     off = torch.cat([guess - truth, _opponent(guess) - _opponent(truth)], 1)
