@@ -1,58 +1,8 @@
-"""What a known checkpoint is made of, told by its configs alone: no weights, no download."""
+"""Moved to `sdteach.classroom.sizes`; this name goes with the next version."""
 
-import json
-from dataclasses import dataclass
+import warnings
 
-import diffusers
-import torch
-import transformers
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from .classroom.sizes import Sizes, sizes
 
-from .attention import cross_attention_layers
-from .checkpoints import data_folder
-from .records import Record
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Sizes(Record):
-    """`latents` are channels, height and width of the usual picture; `text_width` what the UNet reads at each place; `towers` the width
-    and the depth of each text tower, `padding` what each tokenizer fills up with; `places` the number of cross-attention layers;
-    `predicts` epsilon or v_prediction; `parameters` how many each part has; `gigabytes` what they take in float16.
-    """
-
-    latents: tuple[int, int, int]
-    text_width: int
-    towers: tuple[tuple[int, int], ...]
-    padding: tuple[str, ...]
-    places: int
-    predicts: str
-    parameters: dict[str, int]
-    gigabytes: float
-
-
-def sizes(family: str) -> Sizes:
-    """Of a family whose configs are packaged: sd-1, sd-2, sd-turbo, sdxl and others. Raises ValueError for another."""
-    folders = {folder.name: folder for folder in (data_folder("assets") / "configs").iterdir()}
-    if family not in folders:
-        raise ValueError(f"expected one of {', '.join(sorted(folders))}, got {family!r}")
-    folder = folders[family]
-    index = json.loads((folder / "model_index.json").read_text("utf-8"))
-    towers = [name for name in ("text_encoder", "text_encoder_2") if index.get(name)]
-    configs = {name: transformers.CLIPTextConfig.from_pretrained(folder / name) for name in towers}
-    with torch.device("meta"):  # shapes without numbers
-        parts = {name: getattr(transformers, index[name][1])(config) for name, config in configs.items()}
-        parts |= {name: kind.from_config(kind.load_config(folder / name))
-                  for name, kind in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL))}  # fmt: skip
-    unet, scheduler = parts["unet"], getattr(diffusers, index["scheduler"][1]).from_pretrained(folder / "scheduler")
-    parameters = {name: sum(weight.numel() for weight in part.parameters()) for name, part in parts.items()}
-    return Sizes(
-        (unet.config.in_channels, unet.config.sample_size, unet.config.sample_size), unet.config.cross_attention_dim,
-        tuple((config.hidden_size, config.num_hidden_layers) for config in configs.values()),
-        tuple(_padding(folder / name.replace("text_encoder", "tokenizer")) for name in towers), len(cross_attention_layers(unet)),
-        scheduler.config.prediction_type, parameters, 2 * sum(parameters.values()) / 1e9,
-    )  # fmt: skip
-
-
-def _padding(folder):
-    token = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))["pad_token"]
-    return token if isinstance(token, str) else token["content"]
+__all__ = ["Sizes", "sizes"]
+warnings.warn("sdteach.sizes is now sdteach.classroom.sizes", DeprecationWarning, stacklevel=2)

@@ -36,7 +36,7 @@ class Trace(Record):
     is what a step's `attention` is, summed over all steps. `start` is the picture that the run began with, `mask` True where it
     was painted anew, `small` what it had to shrink to, `strength` the share of the steps; `layout` has words and their boxes; None
     where the run had none. `layer_areas` is at how many positions each of the `layers` read, where its maps have become smaller
-    since (`recording.recorded`).
+    since (`classroom.recording.recorded`).
     """
 
     prompt: str

@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 import sdteach
 from sdteach.checkpoints import data_folder
-from sdteach.doctor import damaged_files
+from sdteach.classroom.doctor import damaged_files
 
 from conftest import PICTUREBOOK, random_folder
 

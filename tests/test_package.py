@@ -125,7 +125,10 @@ def test_the_wheel_carries_assets_and_lessons(wheel):
              "assets/picturebook/unet/diffusion_pytorch_model.safetensors")  # fmt: skip
     for expected in (f"sdteach/_data/{part}" for part in parts):
         assert expected in names, expected
-    for beside in ("jupyter/labconfig/page_config.json", "player/page.html", "player/page.css", "player/page.js"):
+    for beside in (
+        "classroom/jupyter/labconfig/page_config.json",
+        *(f"player/templates/{name}" for name in ("shell.html", "player.css", "player.js")),
+    ):
         assert f"sdteach/{beside}" in names, beside
     assert not [name for name in names if name.startswith(("tests/", "assets/", "lessons/"))]
 

@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
+from itertools import pairwise
 
 import matplotlib as mpl
 import numpy as np
@@ -117,7 +118,7 @@ def test_a_page_of_every_kind_of_run_is_whole_and_stays_at_home(runs, kind):
     page = to_html(runs[kind])
     parsed = Parsed(page)
     sources = [attrs[name] for _, attrs in parsed.elements for name in ("src", "href", "srcset", "data", "action") if name in attrs]
-    assert all(source.startswith("data:") for source in sources)
+    assert all(source.startswith(("data:", "#")) for source in sources)
     assert "url(" not in page
     assert "@import" not in page
     assert not [attrs for _, attrs in parsed.elements if any(name == "style" or name.startswith("on") for name in attrs)]
@@ -165,7 +166,8 @@ def test_what_stands_still_is_what_the_trace_holds(trace):
     lengths = np.linalg.norm(vectors, axis=1)
     cosines = vectors @ vectors.T / np.outer(lengths, lengths)
     assert [value for _, value in table] == [f"{value:.2f}" for value in cosines.ravel()]
-    assert [int(shade) for shade, _ in table] == [round(max(value, 0) * 10) for value in cosines.ravel().tolist()]
+    assert [int(shade) for shade, _ in table] == [round(value * 10 + 10) for value in cosines.ravel().tolist()]
+    assert min(cosines.ravel()) < -0.1  # below zero is a shade of its own
     for told in ("picturebook", "PNDMScheduler", "13 steps", "guidance 7.5", "seed 23", "128 × 128 pixels"):
         assert told in re.sub("</?bdi>", "", page)
 
@@ -183,6 +185,14 @@ def test_what_a_run_was_given_is_shown(runs):
     assert "<bdi>2 steps, stopped early</bdi>" in to_html(runs["stopped"])
     assert "<bdi>1 step</bdi>" in to_html(runs["one step"])
     assert "Cut off, never read:" in to_html(runs["too long"])
+
+
+def test_a_sampler_that_asks_twice_at_a_time_is_explained(model, trace):
+    note = re.search('<p class="note">(.*?)</p>', to_html(trace), re.DOTALL)[1]
+    twice = [step.timestep for before, step in pairwise(trace.steps) if step.timestep == before.timestep]
+    assert f"13 calls of the UNet at 12 times, each call a step here: PNDMScheduler calls it\nagain at t = {twice[0]:.0f}," in note
+    assert "at 3 of them" in to_html(sdteach.generate(model, "a red car", steps=4, scheduler="HeunDiscreteScheduler"))
+    assert 'class="note"' not in to_html(sdteach.generate(model, "a red car", steps=2, scheduler="DDIMScheduler"))
 
 
 @pytest.mark.parametrize(("kind", "parts", "mapped"), [
@@ -377,7 +387,7 @@ def test_a_word_shows_where_it_was_read_at_that_step_and_in_all(opened, trace):
     assert told in page.get_by_role("status").inner_text()
     page.get_by_role("slider").fill("4")
     assert np.abs(drawn(page, (16, 16)) - coloured(heats(trace, [3])[2])).max() <= 2
-    assert page.locator(".told").inner_text().replace("\xa0", " ") == "where “car” was read at step 4, over the picture it predicts"
+    assert page.locator(".caption").inner_text().replace("\xa0", " ") == "where “car” was read at step 4, over the picture it predicts"
     star = page.get_by_role("button", name="star", exact=True)
     star.click()
     assert car.get_attribute("aria-pressed") == "false"
@@ -424,11 +434,17 @@ def test_the_keyboard_is_enough(opened, trace):
                 return
         pytest.fail(f"{selector} cannot be reached")
 
-    page.keyboard.press("ArrowLeft")
-    assert page.get_by_role("slider").input_value() == "13"
+    for key, stop in (("ArrowLeft", "13"), ("Home", "1"), ("ArrowRight", "2"), ("End", "14")):
+        page.keyboard.press(key)
+        assert page.get_by_role("slider").input_value() == stop
+    for said in ("Pause", "Play"):
+        page.keyboard.press("Space")
+        assert page.locator(".play").inner_text() == said
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "play"
     tab_to(".chip[data-word='2']")
     page.keyboard.press("Enter")
-    assert page.locator(".told").inner_text().startswith("where “car” was read")
+    assert page.locator(".caption").inner_text().startswith("where “car” was read")
     tab_to(".jump[data-step='0']")
     page.keyboard.press("Space")
     assert page.get_by_role("slider").input_value() == "1"
@@ -444,6 +460,19 @@ def test_the_keyboard_is_enough(opened, trace):
     assert page.get_by_role("slider").input_value() == "14"
     page.keyboard.press("ArrowLeft")
     assert page.get_by_role("slider").get_attribute("aria-valuetext").startswith("step 13 of 13")
+
+
+def test_what_lies_further_down_is_named_and_opens(opened, runs):
+    page = opened(runs["mask"])
+    links = page.locator(".below a")
+    assert links.all_inner_texts() == ["tokens", "vectors", "noise", "maps", "what it was given", "settings"]
+    assert page.locator("details").count() == links.count()
+    for link in links.all():
+        part = page.locator(link.get_attribute("href"))
+        assert part.is_hidden()
+        link.click()
+        part.wait_for(state="visible")
+        page.evaluate("scrollTo(0, 0)")
 
 
 def test_two_runs_are_scrubbed_together(opened, trace, other):
@@ -531,7 +560,7 @@ def test_a_hostile_prompt_stays_text(opened, trace):
     page = opened(hostile, hostile)
     assert page.locator("h2").first.inner_text() == HOSTILE
     page.locator(".chip").first.click()
-    assert f"where “{HOSTILE}” was read" in page.locator(".told").first.inner_text()
+    assert f"where “{HOSTILE}” was read" in page.locator(".caption").first.inner_text()
     page.wait_for_timeout(300)  # for an alert, which would be a complaint
     assert page.locator("img[src=x]").count() == 0
 

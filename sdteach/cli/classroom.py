@@ -19,7 +19,7 @@ from .options import Model, app
 from .output import asides, check_writable, notes, said
 
 # JupyterLab asks for news, updates and extensions on the network, in a classroom that may have none: in here they are switched off.
-JUPYTER = Path(__file__).parents[1] / "jupyter"
+JUPYTER = Path(__file__).parents[1] / "classroom" / "jupyter"
 
 
 @app.command(
@@ -85,7 +85,7 @@ app.add_typer(lessons, name="lessons")
 def export(to: Annotated[Path, typer.Option(help="The folder for the pages; what an earlier export wrote there is written anew.")]) -> None:
     """Make each lesson a page to read, a handout to print with room for answers, and one with the answers, all without a network."""
     check_writable(to / "index.html")
-    from ..handouts import export as run
+    from ..classroom.handouts import export as run
 
     with asides.status("writing the lessons"):
         pages = [*run(to)]
@@ -98,7 +98,7 @@ def export(to: Annotated[Path, typer.Option(help="The folder for the pages; what
 )
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False) -> None:
     """Say what works here, and what to do about what does not."""
-    from ..doctor import examine
+    from ..classroom.doctor import examine
 
     with asides.status("looking around"), warnings.catch_warnings(action="ignore"):
         findings = list(examine())

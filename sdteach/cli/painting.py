@@ -136,9 +136,9 @@ def record(
     with notes(), asides.status("loading the model"):
         loaded = _load(model, device, offload)
     with notes():
+        from ..classroom.recording import recorded
         from ..pipeline import generate as run
         from ..pipeline import with_previews
-        from ..recording import recorded
 
         made = run(loaded, prompt, negative_prompt, steps, guidance_scale, seed, height, width, scheduler)
         with asides.status("decoding the steps"):

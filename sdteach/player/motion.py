@@ -4,7 +4,7 @@ import base64
 from io import BytesIO
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from ..plots.pictures import latent_colours
@@ -18,31 +18,23 @@ PICTURES = {"preview": "the picture it predicts", "predicted_x0": "the latents i
 
 def motion(trace: Trace, quality: int | None) -> dict:
     """What the script shows: the pictures of each step and of the result, and the maps of all words as bytes."""
-    main = main_part(trace)
-    each_step = attended(trace)
-    shown = [parts(step, main) for step in trace.steps]
-    if not each_step and not any(shown):
-        shown = []  # then nothing moves
+    main, each_step = main_part(trace), _attended(trace)
+    steps = [
+        {"t": step.timestep, "maps": _maps(trace, [step.index]) if each_step else None}
+        | {part: uri(pixels, quality) for part, pixels in parts(step, main).items()}
+        for step in trace.steps
+    ]
     return {
-        "words": list(trace.tokens.words), "told": PICTURES.get(main, "the picture"), "blocks": main != "preview", "grid": grid(trace),
-        "when": when_read(trace),
-        "maps": _maps(trace) if trace.layers else None, "latents": uri(latent_colours(trace.final_latents), quality),
-        "steps": [
-            {"t": step.timestep, "maps": _maps(trace, [step.index]) if each_step else None,
-             **{part: uri(pixels, quality) for part, pixels in pictures.items()}}
-            for step, pictures in zip(trace.steps, shown, strict=False)
-        ],
+        "words": trace.tokens.words, "caption": PICTURES.get(main, "the picture"), "blocks": main != "preview", "grid": _grid(trace),
+        "when": when_read(trace), "maps": _maps(trace) if trace.layers else None,
+        "latents": uri(latent_colours(trace.final_latents), quality),
+        "steps": steps if each_step or any(len(step) > 2 for step in steps) else [],  # else nothing moves
     }  # fmt: skip
-
-
-def attended(trace: Trace) -> bool:
-    """Whether each step holds where words were read."""
-    return any(step.attention or step.attention_heads for step in trace.steps)
 
 
 def when_read(trace: Trace) -> str:
     """Which steps `Trace.heat_map` is of by default."""
-    return "in the last quarter of the run" if attended(trace) else "over the whole run"
+    return "in the last quarter of the run" if _attended(trace) else "over the whole run"
 
 
 def main_part(trace: Trace) -> str | None:
@@ -55,13 +47,29 @@ def parts(step: StepRecord, main: str | None = None) -> dict[str, UInt8[np.ndarr
     held = {"latents": step.latents, "noise": step.noise, "uncond": step.noise_uncond}
     if step.noise is not None and step.noise_uncond is not None:
         held["push"] = step.noise - step.noise_uncond
-    shown = {name: latent_colours(values) for name, values in held.items() if values is not None}
-    if main and (largest := getattr(step, main)) is not None:
-        shown["picture"] = largest if main == "preview" else latent_colours(largest)
-    return shown
+    if main:
+        held["picture"] = getattr(step, main)
+    return {
+        name: values if name == "picture" and main == "preview" else latent_colours(values)
+        for name, values in held.items() if values is not None
+    }  # fmt: skip
 
 
-def grid(trace: Trace) -> tuple[int, int]:
+def uri(pixels: UInt8[np.ndarray, "height width 3"] | Bool[np.ndarray, "height width"], quality: int | None, edge: int = EDGE) -> str:
+    """A picture, or a mask in black and white, as a data URI: exactly (quality None), or lossily with edges of at most `edge`."""
+    image, data = Image.fromarray(pixels).convert("RGB"), BytesIO()
+    if quality is not None:
+        image.thumbnail((edge, edge), Image.Resampling.LANCZOS)
+    image.save(data, "WEBP", lossless=quality is None, quality=quality or 80)
+    return f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}"
+
+
+def _attended(trace):
+    """Whether each step holds where words were read."""
+    return any(step.attention or step.attention_heads for step in trace.steps)
+
+
+def _grid(trace):
     """Width and height of the maps that the page draws: those of the latents, or less where there are many words and steps."""
     height, width = trace.final_latents.shape[2:]
     fitting = POSITIONS / (height * width * max(len(trace.tokens.words) * len(trace.steps), 1))
@@ -71,15 +79,6 @@ def grid(trace: Trace) -> tuple[int, int]:
 
 def _maps(trace, steps=None):
     """Where each word was read, `Trace.heat_map` of one after the other, as base64 of a byte for each position."""
-    heats = [Image.fromarray(trace.heat_map(word, steps)).resize(grid(trace), Image.Resampling.BOX)
+    heats = [Image.fromarray(trace.heat_map(word, steps)).resize(_grid(trace), Image.Resampling.BOX)
              for word in range(len(trace.tokens.words))]  # fmt: skip
     return base64.b64encode(b"".join(np.round(np.asarray(heat) * 255).astype(np.uint8).tobytes() for heat in heats)).decode()
-
-
-def uri(pixels: UInt8[np.ndarray, "height width 3"], quality: int | None, edge: int = EDGE) -> str:
-    """A picture as a data URI: exactly (quality None), or lossily with edges of at most `edge`."""
-    image, data = Image.fromarray(pixels), BytesIO()
-    if quality is not None:
-        image.thumbnail((edge, edge), Image.Resampling.LANCZOS)
-    image.save(data, "WEBP", **({"lossless": True} if quality is None else {"quality": quality}))
-    return f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}"

@@ -2,23 +2,27 @@
 
 import base64
 import hashlib
-import json
+from itertools import pairwise
 from pathlib import Path
-from string import Template
 
 import matplotlib as mpl
 import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from matplotlib.colors import to_hex
 
-from ..plots.style import THEMES, cut
+from ..plots.pictures import latent_colours
+from ..plots.style import THEMES
+from ..plots.tokens import place_names
 from ..trace import Trace
-from .markup import SHADES, article, safe
-from .motion import motion
+from .motion import PICTURES, main_part, motion, parts, uri, when_read
 
-FOLDER = Path(__file__).parent
 MOST = 6_000_000  # bytes of a page
 EXACT = 2**21  # pixels of all steps' pictures up to which they are kept exactly as they are
 QUALITIES = (80, 55, 30)  # of larger ones: the best that fits
+FRAMES = 8  # of the film
+SIGNED = mpl.colormaps[THEMES["light"].diverging]
+SHADES = SIGNED(np.linspace(0, 1, 21))[:, :3]  # of cosines from -1 to 1
 
 
 def to_html(trace: Trace, other: Trace | None = None) -> str:
@@ -28,44 +32,65 @@ def to_html(trace: Trace, other: Trace | None = None) -> str:
     word was read. Predicted pictures are those that were collected; `pipeline.with_previews` adds the rest. A run of 50 steps
     stays below 6 MB: small pictures are in it exactly, large ones as well as that allows. Raises ValueError for anything but traces.
     """
-    runs = [trace] if other is None else [trace, other]
-    for run in runs:
+    traces = [trace] if other is None else [trace, other]
+    for run in traces:
         if not isinstance(run, Trace):
             raise ValueError(f"expected a Trace, got {type(run).__name__}; generate() makes one, Trace.load(file) reads one")
-    exact = sum(len(run.steps) * run.height * run.width for run in runs) <= EXACT
+    exact = sum(len(run.steps) * run.height * run.width for run in traces) <= EXACT
+    runs = [_still(run, beside) for run, beside in zip(traces, traces[::-1], strict=True)]
     for quality in (None, *QUALITIES) if exact else QUALITIES:
-        page = _page(runs, quality)
+        data = {"heat": _colormap("inferno"), "runs": [motion(run, quality) for run in traces]}
+        page = render("player.html", runs=runs, quality=quality, data=data)
         if len(page) <= MOST:
             break
     return page
 
 
-def _page(runs, quality):
-    style, script = _colours() + _read("page.css"), _read("page.js")
-    known = f"style-src {digest(style)}; script-src {digest(script)}"
-    others = [None] if len(runs) == 1 else runs[::-1]
-    body = [article(run, other, f"run-{index}", quality) for index, (run, other) in enumerate(zip(runs, others, strict=True))]
-    if len(runs) > 1:
-        body.insert(0, '<header class="both"><h1>Two runs, step by step</h1></header>')
-    return Template(_read("page.html")).substitute(
-        title=safe(" | ".join(cut(run.prompt, 60) or "no words" for run in runs)), layout="one" if len(runs) == 1 else "two",
-        known=known, style=style, script=script, body="\n".join(body),
-        data=_json({"heat": _colormap("inferno"), "runs": [motion(run, quality) for run in runs]}),
-    )  # fmt: skip
+def render(template: str, **values) -> str:
+    """A page, or a part of one, out of the folder `templates`. Whatever text it is given stays text; only Markup is taken as HTML."""
+    return TEMPLATES.get_template(template).render(values).encode("utf-8", "replace").decode()
 
 
-def _read(name):
-    return (FOLDER / name).read_text("utf-8")
+def _still(trace, other):
+    """What stands still on the page of a run, which reads and prints without the script."""
+    main, settings, others = main_part(trace), _settings(trace), _settings(other)
+    tiles = parts(trace.steps[-1]) if trace.steps else {}
+    if "latents" in tiles:
+        tiles["latents"] = latent_colours(trace.final_latents)
+    if main == "latents":  # they are the largest picture already
+        del tiles["latents"]
+    steps = [step for step in trace.steps if main and getattr(step, main) is not None]
+    film = sorted({round(index) for index in np.linspace(0, len(steps) - 1, FRAMES)}) if steps else []
+    return {
+        "trace": trace, "settings": settings, "differs": [name for name in settings if settings[name] != others[name]], "main": main,
+        "tiles": tiles, "film": [steps[index] for index in film], "when": when_read(trace),
+        "again": [step.timestep for before, step in pairwise(trace.steps) if before.timestep == step.timestep],
+    }  # fmt: skip
 
 
-def digest(text: str) -> str:
-    """A text as a content security policy knows it."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+def _settings(trace):
+    """Everything that was set, by name."""
+    return {
+        "Prompt": trace.prompt, "Negative prompt": trace.negative_prompt, "Model": trace.model, "Sampler": trace.scheduler,
+        "Steps": f"{len(trace.steps)} step{'s' * (len(trace.steps) != 1)}{'' if trace.complete else ', stopped early'}",
+        "Guidance": f"{trace.guidance_scale:g}" if trace.guidance_scale > 1 else "off", "Seed": str(trace.seed),
+        "Size": f"{trace.width} × {trace.height} pixels", "Strength": "" if trace.strength is None else f"{trace.strength:g}",
+    }  # fmt: skip
 
 
-def _json(value):
-    """JSON of which no part can end the script element it stands in."""
-    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
+def _most_alike(cosines):
+    """The two words whose vectors have the largest cosine."""
+    return np.unravel_index(np.triu(cosines + 2, 1).argmax(), cosines.shape)
+
+
+def _signed(values):
+    """Numbers around zero as colours, from -3 to 3."""
+    return SIGNED(values / 6 + 0.5, bytes=True)[..., :3]
+
+
+def _shades():
+    """Each shade of a cosine, and whether it is bright: its relative luminance, as for plots.heat_table."""
+    return [(to_hex(shade), shade**2.2 @ (0.2126, 0.7152, 0.0722) > 0.18) for shade in SHADES]
 
 
 def _colormap(name):
@@ -73,17 +98,17 @@ def _colormap(name):
     return base64.b64encode((mpl.colormaps[name](np.arange(256))[:, :3] * 255).round().astype(np.uint8).tobytes()).decode()
 
 
-def _colours():
-    """The house's themes as custom properties, with a shade for each step of a cosine."""
-    blocks = []
-    for name, theme in THEMES.items():
-        shades = mpl.colormaps[theme.sequential](np.linspace(0, 1, SHADES + 1))[:, :3]
-        bright = np.power(shades, 2.2) @ (0.2126, 0.7152, 0.0722) > 0.18  # relative luminance, as for plots.heat_table
-        named = {part: getattr(theme, part) for part in ("ink", "paper", "quiet", "line", "pale", "chip")}
-        named |= {"accent": theme.cycle[0], "warm": theme.cycle[1]}
-        named |= {f"shade{index}": to_hex(shade) for index, shade in enumerate(shades)}
-        named |= {f"on{index}": "#000" if light else "#fff" for index, light in enumerate(bright)}
-        block = f":root {{ {' '.join(f'--{part}: {colour};' for part, colour in named.items())} }}\n"
-        blocks.append(block if name == "light" else f"@media screen and (prefers-color-scheme: dark) {{ {block} }}\n")
-    cells = [f".shade{index} {{ background: var(--shade{index}); color: var(--on{index}); }}\n" for index in range(SHADES + 1)]
-    return "".join(blocks + cells)
+def _digest(text):
+    """A text as a content security policy knows it."""
+    return Markup(f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'")
+
+
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+    lstrip_blocks=True,
+)  # fmt: skip
+TEMPLATES.filters |= {"digest": _digest}
+TEMPLATES.globals |= {
+    "themes": THEMES, "shades": _shades(), "pictures": PICTURES, "uri": uri, "latent_colours": latent_colours, "signed": _signed,
+    "most_alike": _most_alike, "place_names": place_names,
+}  # fmt: skip

@@ -144,7 +144,7 @@ def test_a_lesson_keeps_to_its_shape(path):
     assert re.findall(r"^(\d)\.", texts[-1], re.MULTILINE) == ["1", "2", "3"]
     assert sum("**Predict.**" in text for text in texts) >= 4
     number = path.stem[:2]
-    asked = re.findall(r'exercises\.check\("([\d.]+)", \.\.\.\)', "\n".join(cell.source for cell in cells))
+    asked = re.findall(r'classroom\.check\("([\d.]+)", \.\.\.\)', "\n".join(cell.source for cell in cells))
     assert asked == [f"{number}.{i + 1}" for i in range(len(asked))]
     assert len(asked) >= 3
 
@@ -178,7 +178,7 @@ def test_a_shipped_lesson_is_light_and_speaks_to_those_who_cannot_see_or_run_it(
 
 
 def test_every_exercise_of_the_lessons_is_asked_where_it_belongs():
-    from sdteach.exercises import exercises
+    from sdteach.classroom.exercises import exercises
 
     asked = [number for path in LESSONS for number in re.findall(r'check\(\\"([\d.]+)\\"', path.read_text("utf-8"))]
     assert asked == list(exercises())

@@ -11,8 +11,8 @@ import pytest
 
 import sdteach
 from sdteach import cli
+from sdteach.classroom.recording import recorded, recordings
 from sdteach.pipeline import with_previews
-from sdteach.recording import recorded, recordings
 from sdteach.records import StepRecord, Tokens, over_text
 
 from conftest import ROOT
@@ -185,7 +185,7 @@ import contextlib, sys
 import numpy as np
 from sdteach import plots, widgets
 from sdteach.player import to_html
-from sdteach.recording import recordings
+from sdteach.classroom.recording import recordings
 first, *_, run = recordings().values()
 assert len(run.steps) > 8
 words, mask = run.tokens.words, run.heat_map("car") > 0.3

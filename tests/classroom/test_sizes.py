@@ -3,7 +3,7 @@
 import pytest
 
 from sdteach.checkpoints import data_folder
-from sdteach.sizes import sizes
+from sdteach.classroom.sizes import sizes
 
 
 @pytest.mark.parametrize(("family", "latents", "width", "places", "predicts", "unet"), [

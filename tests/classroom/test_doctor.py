@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sdteach import doctor
-from sdteach.doctor import LOOKS, examine
+from sdteach.classroom import doctor
+from sdteach.classroom.doctor import LOOKS, examine
 
 from conftest import PICTUREBOOK, ROOT
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from sdteach import exercises
 from sdteach.checkpoints import data_folder
-from sdteach.exercises import check
+from sdteach.classroom import exercises
+from sdteach.classroom.exercises import check
 
 NAN = float("nan")
 THE_LESSONS = exercises.exercises

@@ -17,9 +17,9 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from .checkpoints import EMBEDDED, data_folder, find, hub_ids
-from .folder import check_tensors, checked_index
-from .hub import cached
+from ..checkpoints import EMBEDDED, data_folder, find, hub_ids
+from ..folder import check_tensors, checked_index
+from ..hub import cached
 
 REINSTALL = "install sdteach again, with -c constraints.txt"
 LESSON, DISK = 2**30, 2**28  # bytes that a lesson's kernel wants, and a student's copies and runs
@@ -58,15 +58,14 @@ def _packages():
         yield Finding("sdteach", False, "not installed", "run: pip install -c constraints.txt -e .")
         return
     tested = dict(re.findall(r"^([\w.-]+)==([^\s;]+)", data_folder("assets").with_name("constraints.txt").read_text("utf-8"), re.MULTILINE))
-    everyone = [one for one in requirements if one.marker is None or one.marker.evaluate({"extra": ""})]
-    classroom = [one for one in requirements if one not in everyone and one.marker.evaluate({"extra": "classroom"})]
-    for requirement in (*everyone, *classroom):
-        found, ok = _fit(requirement)
-        same = not ok or tested.get(requirement.name) in (None, Version(found).public)
-        name = f"'{requirement.name}{requirement.specifier}'"
-        yield Finding(requirement.name, ok, (found or "missing") + ("" if same else f", tested with {tested[requirement.name]}"),
-                      f"run: pip install {name}" if requirement in everyone else f"for sdteach demo, run: pip install {name}",
-                      needed=requirement in everyone)  # fmt: skip
+    for requirement in requirements:
+        needed, wanted = (requirement.marker is None or requirement.marker.evaluate({"extra": extra}) for extra in ("", "classroom"))
+        if wanted:
+            found, ok = _fit(requirement)
+            known = tested.get(requirement.name)
+            other = f", tested with {known}" if ok and known not in (None, Version(found).public) else ""
+            remedy = f"{'' if needed else 'for sdteach demo, '}run: pip install '{requirement.name}{requirement.specifier}'"
+            yield Finding(requirement.name, ok, (found or "missing") + other, remedy, needed)
 
 
 def _fit(requirement):
@@ -169,9 +168,9 @@ def _write_access():
 def _picture():
     if damaged_files(data_folder("assets") / EMBEDDED):
         return
-    from .model import load_model
-    from .pipeline import denoise
-    from .vae import latents_to_image
+    from ..model import load_model
+    from ..pipeline import denoise
+    from ..vae import latents_to_image
 
     start = time.perf_counter()
     model = load_model(EMBEDDED)

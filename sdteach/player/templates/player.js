@@ -24,7 +24,7 @@ function draw(canvas, values, width, height) {
   canvas.getContext("2d").drawImage(small, 0, 0, canvas.width, canvas.height);
 }
 
-function told(run, values, index) {
+function where(run, values, index) {
   const [width, height] = run.grid, at = values.indexOf(Math.max(...values));
   const across = Math.round((100 * (at % width + 0.5)) / width), down = Math.round((100 * (Math.floor(at / width) + 0.5)) / height);
   return `where “${run.words[index]}” was read: most at ${across}% from the left, ${down}% from the top`;
@@ -48,9 +48,9 @@ function showRun(run) {
   const from = record ? run.steps.slice(0, step + 1).findLastIndex(one => one.picture) : -1; // some traces hold a picture now and then
   const picture = find(element, "img.picture");
   const count = runs.length > 1 ? `, step ${from + 1} of ${run.steps.length}` : from < step ? `, of step ${from + 1}` : "";
-  let caption = from < 0 ? "the picture" : run.told + count;
+  let caption = from < 0 ? "the picture" : run.caption + count;
   picture.src = from < 0 ? run.picture : run.steps[from].picture;
-  picture.alt = from < 0 ? run.alt : `${run.told} at step ${from + 1}`;
+  picture.alt = from < 0 ? run.alt : `${run.caption} at step ${from + 1}`;
   picture.classList.toggle("blocks", from >= 0 && run.blocks);
   each(element, ".tiles img", image => {
     const part = image.classList[1], shown = record ?? { ...run.steps.at(-1), latents: run.latents };
@@ -64,11 +64,11 @@ function showRun(run) {
   if (index >= 0) {
     const values = mapOf(run, maps, index), when = record?.maps ? `at step\u00a0${step + 1}` : run.when;
     draw(canvas, values, ...run.grid);
-    canvas.setAttribute("aria-label", `${told(run, values, index)}, ${when}`);
-    caption = `where “${run.words[index]}” was read ${when}, over ${from < 0 ? "the picture" : run.told}`;
+    canvas.setAttribute("aria-label", `${where(run, values, index)}, ${when}`);
+    caption = `where “${run.words[index]}” was read ${when}, over ${from < 0 ? "the picture" : run.caption}`;
   }
-  find(element, ".told").textContent = caption;
-  each(element, "[aria-pressed]", chip => chip.setAttribute("aria-pressed", +chip.dataset.word === index));
+  find(element, ".caption").textContent = caption;
+  each(element, ".chip[data-word]", chip => chip.setAttribute("aria-pressed", +chip.dataset.word === index));
   const jumps = [...element.querySelectorAll(".jump")], near = jumps.findLast(jump => +jump.dataset.step <= step);
   jumps.forEach(jump => jump === near ? jump.setAttribute("aria-current", "step") : jump.removeAttribute("aria-current"));
 }
@@ -126,9 +126,10 @@ document.querySelectorAll(".run").forEach((element, number) => {
     canvas.before(under);
     canvas.parentElement.classList.add("heated");
     draw(canvas, values, ...run.grid);
-    canvas.setAttribute("aria-label", told(run, values, index));
+    canvas.setAttribute("aria-label", where(run, values, index));
   });
 });
+each(document, ".below a", link => link.addEventListener("click", () => { find(document, link.hash).parentElement.open = true; }));
 each(document, ".scale", canvas => draw(canvas, Uint8Array.from({ length: 256 }, (_, value) => value), 256, 1));
 
 if (most > 0) {
@@ -138,11 +139,13 @@ if (most > 0) {
   find(document, ".back").addEventListener("click", () => { pause(); goTo(+slider.value - 1); });
   find(document, ".on").addEventListener("click", () => { pause(); goTo(+slider.value + 1); });
   play.addEventListener("click", () => timer ? pause() : start());
-  addEventListener("keydown", event => { // a presenter's arrows, wherever the focus rests
-    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (!by || event.target.closest("input, .wide") || event.ctrlKey || event.altKey || event.metaKey) return;
-    pause();
-    goTo(+slider.value + by);
+  addEventListener("keydown", event => { // a presenter's keys, wherever the focus rests
+    if (event.ctrlKey || event.altKey || event.metaKey) return;
+    const stop = { ArrowLeft: +slider.value - 1, ArrowRight: +slider.value + 1, Home: 1, End: most + 1 }[event.key];
+    if (event.key === " " && !event.target.closest("button, summary, a")) play.click();
+    else if (stop !== undefined && !event.target.closest("input, .wide")) { pause(); goTo(stop); }
+    else return;
+    event.preventDefault();
   });
   goTo(most + 1);
 }

@@ -1,0 +1,99 @@
+"""A recorded run: a Trace made light enough to copy to a class."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..checkpoints import data_folder
+from ..records import by_area, over_text
+from ..trace import PER_STEP, Trace, mean_of_heads
+
+EDGE = 128  # pixels of a preview's longer edge, at most
+GRID = 64  # positions of a map's longer edge, at most
+
+
+def recorded(trace: Trace) -> Trace:
+    """The run with less in it: 50 steps of Stable Diffusion 1.5 at 512 pixels with all their previews take less than 25 MB as a file.
+
+    Numbers are rounded to float16, previews have edges of at most 128 pixels, heads are not kept. Layers that read at the same grid
+    become one, named by it ("64 × 64"), which holds their mean, at most 64 x 64; `layer_areas` tell what it weighs. The mean is that of
+    the words' shares (`records.over_text`), as in `Trace.heat_map`: so up to that grid a heat map is the whole run's within 0.005,
+    or 0.02 where a word is read nearly alike everywhere, and beyond it a little smoother. A recorded run comes back as it is.
+    """
+    if trace.layer_areas is not None:
+        return trace
+    steps = tuple(
+        replace(
+            step, **{name: _half(getattr(step, name)) for name in PER_STEP}, attention_heads=None, preview=_small(step.preview),
+            attention=_merged(step.attention or mean_of_heads(step.attention_heads)),
+        )
+        for step in trace.steps
+    )  # fmt: skip
+    return replace(
+        trace, steps=steps, text=_half(trace.text), final_latents=_half(trace.final_latents),
+        attention_sum=_merged(trace.attention_sum), layer_areas=_areas(trace),
+    )  # fmt: skip
+
+
+def recordings() -> dict[str, Trace]:
+    """The recorded runs at hand, by the names of their files: those in the folder $SDTEACH_RECORDINGS, else picturebook's own.
+
+    Raises ValueError for a folder without any, and as `Trace.load` does.
+    """
+    folder = Path(os.environ.get("SDTEACH_RECORDINGS") or data_folder("assets") / "traces")
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ValueError(
+            f"expected a folder with recorded runs (.safetensors, made by sdteach record), got {folder}; see $SDTEACH_RECORDINGS"
+        )
+    return {file.stem: Trace.load(file) for file in files}
+
+
+def _half(numbers):
+    most = np.finfo(np.float16).max
+    return None if numbers is None else numbers.clip(-most, most).astype(np.float16).astype(np.float32)
+
+
+def _small(preview):
+    if preview is None:
+        return None
+    image = Image.fromarray(preview)
+    image.thumbnail((EDGE, EDGE), Image.Resampling.LANCZOS)
+    return np.asarray(image)
+
+
+def _by_grid(maps):
+    """The layers that read at the same grid, by its name."""
+    grids = {}
+    for layer, values in maps.items():
+        grids.setdefault("{} × {}".format(*values.shape[-2:]), []).append(layer)
+    return grids
+
+
+def _areas(trace):
+    step = trace.steps[0] if trace.steps else None
+    maps = trace.attention_sum or (step and (step.attention or mean_of_heads(step.attention_heads))) or {}
+    return {grid: sum(by_area(maps)[layer] for layer in layers) for grid, layers in _by_grid(maps).items()} or None
+
+
+def _merged(maps: Mapping[str, np.ndarray] | None) -> dict[str, np.ndarray] | None:
+    """Maps (places, height, width) by layer -> by grid: the mean of their words' shares, of what start and padding leave."""
+    return maps and {grid: _half(_together([maps[layer] for layer in layers])) for grid, layers in _by_grid(maps).items()}
+
+
+def _together(layers):
+    read, shares = (np.mean(each, 0) for each in (layers, [over_text(maps) for maps in layers]))
+    total = read.sum(0).mean()
+    ends, words = _coarse(read[[0, -1]]), _coarse(shares[1:-1])
+    return np.concatenate([ends[:1], words * (total - ends.sum(0)), ends[1:]])
+
+
+def _coarse(maps):
+    height, width = maps.shape[1:]
+    scale = min(1, GRID / max(height, width))
+    size = max(round(width * scale), 1), max(round(height * scale), 1)
+    return np.stack([np.asarray(Image.fromarray(place).resize(size, Image.Resampling.BOX)) for place in maps])
