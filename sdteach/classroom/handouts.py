@@ -58,7 +58,7 @@ def _written(file, template, **values):
 
 
 def _parts(cells):
-    """A lesson part by part: what is shown, and the exercise that stands at its end, or the prediction's code and what reveals the answer."""
+    """A lesson part by part: what is shown, and the exercise at its end, or the prediction's code and what reveals its answer."""
     for cell in cells:
         if cell.cell_type == "markdown":
             cell.source = FORMULA.sub(_mathml, cell.source)
@@ -72,7 +72,7 @@ def _parts(cells):
         shown.append(cell)
         if PREDICT in cell.source:
             reveal = [*takewhile(lambda later: not later.source.startswith("#") and PREDICT not in later.source, cells)]
-            code = [nbformat.v4.new_code_cell(later.source) for later in reveal[:1] if later.cell_type == "code"]
+            code = [nbformat.NotebookNode(later, outputs=[]) for later in reveal[:1] if later.cell_type == "code"]
             yield {"shown": _html(shown), "exercise": None, "code": _html(code), "reveal": _html(reveal)}
             shown, cells = [], cells[len(reveal) :]
     yield {"shown": _html(shown)}

@@ -1,7 +1,6 @@
 """A recorded run: a Trace made light enough to copy to a class."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,16 +25,17 @@ def recorded(trace: Trace) -> Trace:
     """
     if trace.layer_areas is not None:
         return trace
+    read = [step.attention or mean_of_heads(step.attention_heads) for step in trace.steps]
     steps = tuple(
         replace(
-            step, **{name: _half(getattr(step, name)) for name in PER_STEP}, attention_heads=None, preview=_small(step.preview),
-            attention=_merged(step.attention or mean_of_heads(step.attention_heads)),
+            step, **{name: _half(getattr(step, name)) for name in PER_STEP}, attention=_merged(maps), attention_heads=None,
+            preview=_small(step.preview),
         )
-        for step in trace.steps
+        for step, maps in zip(trace.steps, read, strict=True)
     )  # fmt: skip
     return replace(
-        trace, steps=steps, text=_half(trace.text), final_latents=_half(trace.final_latents),
-        attention_sum=_merged(trace.attention_sum), layer_areas=_areas(trace),
+        trace, steps=steps, text=_half(trace.text), final_latents=_half(trace.final_latents), attention_sum=_merged(trace.attention_sum),
+        layer_areas=_areas(trace.attention_sum or next(iter(read), None)),
     )  # fmt: skip
 
 
@@ -67,22 +67,20 @@ def _small(preview):
 
 
 def _by_grid(maps):
-    """The layers that read at the same grid, by its name."""
+    """Layers by the name of the grid that they read at."""
     grids = {}
-    for layer, values in maps.items():
-        grids.setdefault("{} × {}".format(*values.shape[-2:]), []).append(layer)
+    for layer, values in (maps or {}).items():
+        grids.setdefault("{} × {}".format(*values.shape[-2:]), {})[layer] = values
     return grids
 
 
-def _areas(trace):
-    step = trace.steps[0] if trace.steps else None
-    maps = trace.attention_sum or (step and (step.attention or mean_of_heads(step.attention_heads))) or {}
-    return {grid: sum(by_area(maps)[layer] for layer in layers) for grid, layers in _by_grid(maps).items()} or None
+def _areas(maps):
+    return {grid: sum(by_area(layers).values()) for grid, layers in _by_grid(maps).items()} or None
 
 
-def _merged(maps: Mapping[str, np.ndarray] | None) -> dict[str, np.ndarray] | None:
+def _merged(maps):
     """Maps (places, height, width) by layer -> by grid: the mean of their words' shares, of what start and padding leave."""
-    return maps and {grid: _half(_together([maps[layer] for layer in layers])) for grid, layers in _by_grid(maps).items()}
+    return {grid: _half(_together([*layers.values()])) for grid, layers in _by_grid(maps).items()} or None
 
 
 def _together(layers):

@@ -37,17 +37,16 @@ def sizes(family: str) -> Sizes:
         raise ValueError(f"expected one of {', '.join(sorted(folders))}, got {family!r}")
     folder = folders[family]
     index = json.loads((folder / "model_index.json").read_text("utf-8"))
-    towers = [name for name in ("text_encoder", "text_encoder_2") if index.get(name)]
-    configs = {name: transformers.CLIPTextConfig.from_pretrained(folder / name) for name in towers}
     with torch.device("meta"):  # shapes without numbers
-        parts = {name: getattr(transformers, index[name][1])(config) for name, config in configs.items()}
-        parts |= {name: kind.from_config(kind.load_config(folder / name))
-                  for name, kind in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL))}  # fmt: skip
-    unet, scheduler = parts["unet"], getattr(diffusers, index["scheduler"][1]).from_pretrained(folder / "scheduler")
-    parameters = {name: sum(weight.numel() for weight in part.parameters()) for name, part in parts.items()}
+        towers = {name: getattr(transformers, index[name][1])(transformers.CLIPTextConfig.from_pretrained(folder / name))
+                  for name in ("text_encoder", "text_encoder_2") if index.get(name)}  # fmt: skip
+        unet, vae = (kind.from_config(kind.load_config(folder / name))
+                     for name, kind in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL)))  # fmt: skip
+    scheduler = getattr(diffusers, index["scheduler"][1]).from_pretrained(folder / "scheduler")
+    parameters = {name: part.num_parameters() for name, part in (towers | {"unet": unet, "vae": vae}).items()}
     return Sizes(
         (unet.config.in_channels, unet.config.sample_size, unet.config.sample_size), unet.config.cross_attention_dim,
-        tuple((config.hidden_size, config.num_hidden_layers) for config in configs.values()),
+        tuple((tower.config.hidden_size, tower.config.num_hidden_layers) for tower in towers.values()),
         tuple(_padding(folder / name.replace("text_encoder", "tokenizer")) for name in towers), len(cross_attention_layers(unet)),
         scheduler.config.prediction_type, parameters, 2 * sum(parameters.values()) / 1e9,
     )  # fmt: skip

@@ -22,7 +22,6 @@ EXACT = 2**21  # pixels of all steps' pictures up to which they are kept exactly
 QUALITIES = (80, 55, 30)  # of larger ones: the best that fits
 FRAMES = 8  # of the film
 SIGNED = mpl.colormaps[THEMES["light"].diverging]
-SHADES = SIGNED(np.linspace(0, 1, 21))[:, :3]  # of cosines from -1 to 1
 
 
 def to_html(trace: Trace, other: Trace | None = None) -> str:
@@ -53,7 +52,7 @@ def render(template: str, **values) -> str:
 
 def _still(trace, other):
     """What stands still on the page of a run, which reads and prints without the script."""
-    main, settings, others = main_part(trace), _settings(trace), _settings(other)
+    main = main_part(trace)
     tiles = parts(trace.steps[-1]) if trace.steps else {}
     if "latents" in tiles:
         tiles["latents"] = latent_colours(trace.final_latents)
@@ -62,8 +61,8 @@ def _still(trace, other):
     steps = [step for step in trace.steps if main and getattr(step, main) is not None]
     film = sorted({round(index) for index in np.linspace(0, len(steps) - 1, FRAMES)}) if steps else []
     return {
-        "trace": trace, "settings": settings, "differs": [name for name in settings if settings[name] != others[name]], "main": main,
-        "tiles": tiles, "film": [steps[index] for index in film], "when": when_read(trace),
+        "trace": trace, "settings": _settings(trace), "others": _settings(other), "main": main, "tiles": tiles,
+        "film": [steps[index] for index in film], "when": when_read(trace),
         "again": [step.timestep for before, step in pairwise(trace.steps) if before.timestep == step.timestep],
     }  # fmt: skip
 
@@ -89,13 +88,14 @@ def _signed(values):
 
 
 def _shades():
-    """Each shade of a cosine, and whether it is bright: its relative luminance, as for plots.heat_table."""
-    return [(to_hex(shade), shade**2.2 @ (0.2126, 0.7152, 0.0722) > 0.18) for shade in SHADES]
+    """21 colours for cosines from -1 to 1, and whether each is bright: its relative luminance, as for plots.heat_table."""
+    colours = SIGNED(np.linspace(0, 1, 21))[:, :3]
+    return [*zip(map(to_hex, colours), colours**2.2 @ (0.2126, 0.7152, 0.0722) > 0.18, strict=True)]
 
 
 def _colormap(name):
     """256 colours from little to much, as base64 of three bytes each."""
-    return base64.b64encode((mpl.colormaps[name](np.arange(256))[:, :3] * 255).round().astype(np.uint8).tobytes()).decode()
+    return base64.b64encode((mpl.colormaps[name](np.arange(256))[:, :3] * 255).round().astype(np.uint8)).decode()
 
 
 def _digest(text):
