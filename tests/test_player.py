@@ -17,6 +17,7 @@ from PIL import Image
 import sdteach
 from sdteach.pipeline import with_previews
 from sdteach.player import to_html
+from sdteach.player.page import render
 from sdteach.plots import latent_colours
 from sdteach.plots.style import THEMES
 from sdteach.records import StepRecord
@@ -246,6 +247,15 @@ def test_any_prompt_stays_text(trace, prompt):
         shown = prompt.encode("utf-8", "replace").decode()
         assert shown in "".join(parsed.texts["bdi"])
         assert parsed.data["runs"][-1]["words"] == [prompt] * 7
+
+
+def test_one_step_is_rendered_alone_and_stays_text(trace):
+    shown = [(trace.steps[3].preview, "the picture it predicts", "plain"), (trace.pixels, HOSTILE, "cells")]
+    part = render("step.html", trace=replace(trace, prompt=HOSTILE), titled=True, facts="step 4 of 13", shown=shown, quality=None)
+    parsed = Parsed(part)
+    assert [attrs["alt"] for attrs in parsed.all("img")] == ["the picture it predicts", HOSTILE]
+    assert np.array_equal(pixels_of(parsed.all("img", "plain")[0]["src"]), trace.steps[3].preview)
+    assert HOSTILE in parsed.texts["bdi"]
 
 
 def smooth(height, width, seed):
