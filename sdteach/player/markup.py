@@ -4,8 +4,8 @@ from html import escape
 
 import numpy as np
 
-from ..plots.pictures import latent_colours
-from ..plots.tokens import place_names
+from ..plots import latent_colours
+from ..plots.chips import place_names
 from ..trace import Trace
 from .motion import EDGE, GRID, main_part, parts, uri, when_read
 

@@ -7,21 +7,24 @@ from collections.abc import Mapping, Sequence
 import matplotlib as mpl
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from PIL import Image
 
-from .pictures import captioned, draw_outline
-from .style import Page, as_array
+from .grids import Grid, Pixels, sheet
+from .overlays import draw_outline
+from .style import styled
 
-STRENGTH = 0.72
+COLOURS, STRENGTH, SCALE = "inferno", 0.72, 0.8
 
 
+@styled()
 def heat_maps(
     pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], maps: Sequence[Float32[np.ndarray, "_ _"]], captions: Sequence[str],
-    columns: int = 8, strength: float = STRENGTH, outlines: Sequence[Bool[np.ndarray, "_ _"]] | None = None, cell: float = 2.0,
+    columns: int | Sequence[str] = 4, strength: float = STRENGTH, outlines: Sequence[Bool[np.ndarray, "_ _"]] | None = None,
+    cell: float | None = None, rows: Sequence[str] = (),
 ) -> Figure:  # fmt: skip
-    """Heat maps (0..1) over their pictures, brightest where a word was read most, row by row with captions beneath.
+    """Heat maps (0..1) over their pictures, brightest where a word was read most, in a grid as that of `picture_grid`.
 
     `outlines` are masks of the pictures' size whose edges are drawn over them: the truth beside the map. One picture stands for
     all maps; `cell` is its width in inches. Raises ValueError unless there is a caption, and an outline if any, for each map.
@@ -30,34 +33,20 @@ def heat_maps(
     if not len(maps) == len(captions) == len(pictures) > 0 or (outlines is not None and len(outlines) != len(maps)):
         raise ValueError(f"expected a picture, a caption and at most one outline for each map, at least one, got {len(pictures)}, "
                          f"{len(captions)} and {0 if outlines is None else len(outlines)} for {len(maps)}")  # fmt: skip
-    tall = cell * pictures[0].shape[0] / pictures[0].shape[1]
-    page, places = captioned(captions, columns, cell, tall, f"Heat maps over pictures: {'; '.join(captions)}")
-    for index, (picture, heat, place) in enumerate(zip(pictures, maps, places, strict=True)):
-        under = draw_heat(page, picture, heat, *place, strength)
-        if outlines is not None:
-            draw_outline(under.axes, outlines[index])
+    grid = Grid(
+        [heated(picture, heat, strength) for picture, heat in zip(pictures, maps, strict=True)], captions, columns, rows, cell, SCALE
+    )
+    page, images = sheet(grid, f"Heat maps over pictures: {grid.told}", right=SCALE)
+    for image, outline in zip(images, outlines or [], strict=False):
+        draw_outline(image.axes, outline)
+    page.scale(ScalarMappable(cmap=COLOURS), grid.width, 0.1 + grid.above, grid.tall, "1 = read most")
     return page.figure
 
 
-def draw_heat(
-    page: Page, picture: UInt8[np.ndarray, "height width 3"], heat: Float32[np.ndarray, "_ _"], left: float, down: float, width: float,
-    height: float, caption: str, strength: float = STRENGTH,
-) -> AxesImage:  # fmt: skip
-    """A gray picture with a heat map over it, in inches from the page's corner."""
-    under = page.picture(picture.mean(2), left, down, width, height, caption, cmap="gray", vmin=0, vmax=255)
-    extent = (-0.5, picture.shape[1] - 0.5, picture.shape[0] - 0.5, -0.5)
-    how = {"cmap": "inferno", "alpha": strength, "vmin": 0, "vmax": 1, "aspect": "auto", "interpolation": "bilinear"}
-    under.axes.imshow(as_array(heat), extent=extent, **how)
-    return under
-
-
-def heated(
-    picture: UInt8[np.ndarray, "height width 3"], heat: Float32[np.ndarray, "_ _"], strength: float = STRENGTH
-) -> UInt8[np.ndarray, "height width 3"]:
-    """The pixels of `draw_heat`: a gray picture with a heat map over it."""
-    size = picture.shape[1], picture.shape[0]
-    smooth = np.asarray(Image.fromarray(heat).resize(size, Image.Resampling.BILINEAR))
-    colours = 255 * mpl.colormaps["inferno"](smooth)[..., :3]
+def heated(picture: Pixels, heat: Float32[np.ndarray, "_ _"], strength: float = STRENGTH) -> UInt8[np.ndarray, "height width 3"]:
+    """A heat map (0..1) over its picture in gray, as pixels."""
+    smooth = np.asarray(Image.fromarray(heat).resize(picture.shape[1::-1], Image.Resampling.BILINEAR))
+    colours = 255 * mpl.colormaps[COLOURS](smooth)[..., :3]
     return ((1 - strength) * picture.mean(2, keepdims=True) + strength * colours).round().astype(np.uint8)
 
 
