@@ -1,7 +1,6 @@
 """Stage 3: latents, channel by channel, and pictures through the VAE."""
 
 import numpy as np
-from jaxtyping import UInt8
 from matplotlib.figure import Figure
 
 from .grids import Grid, Pixels, sheet
@@ -56,6 +55,6 @@ def reconstruction(picture: Pixels, copy: Pixels) -> Figure:
     return page.figure
 
 
-def latent_colours(latents) -> UInt8[np.ndarray, "height width 3"]:
+def latent_colours(latents) -> Pixels:
     """The first three channels of latents (1, channels, height, width) as red, green and blue, -3 .. 3 from dark to bright."""
     return np.clip((as_array(latents)[0, :3].transpose(1, 2, 0) / 6 + 0.5) * 255, 0, 255).astype(np.uint8)

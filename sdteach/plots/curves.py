@@ -48,8 +48,8 @@ def intervals(measures: Mapping[str, object], x_name: str, title: str) -> Figure
     left, tall = 0.3 + widest(names), 0.38 * len(measures)
     page = Page(WIDTH, 1.3 + tall, f"{x_name}: {told}.", title)
     axes = page.panel(left, 0.6, 7.8 - left, tall, x_name, "", xlim=(0, 1), ylim=(len(measures) - 0.5, -0.5))
-    axes.set_yticks(range(len(measures)), names, fontsize=BODY, color=theme().ink)
-    axes.tick_params(axis="y", length=0)
+    axes.set_yticks(range(len(measures)), names, fontsize=BODY)
+    axes.tick_params(axis="y", length=0, labelcolor=theme().ink)
     for row, measure in enumerate(measures.values()):
         axes.plot([measure.low, measure.high], [row, row], "-", color=colour, solid_capstyle="round")
         axes.plot(measure.value, row, "o", color=colour)

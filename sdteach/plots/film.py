@@ -1,13 +1,12 @@
 """A whole run: on one sheet, as a film, step by step."""
 
 import numpy as np
-from jaxtyping import UInt8
 from matplotlib.figure import Figure
 
 from ..trace import Trace
 from .channels import latent_colours
 from .chips import chip_rows, draw_chips
-from .grids import Grid, sheet
+from .grids import Grid, Pixels, sheet
 from .heat import heated
 from .style import BODY, TITLE, WIDTH, Page, cut, fit, styled, theme
 
@@ -72,7 +71,7 @@ def filmstrip(trace: Trace) -> Figure:
 
 
 @styled()
-def run_step(trace: Trace, index: int, preview: UInt8[np.ndarray, "_ _ 3"] | None = None) -> Figure:
+def run_step(trace: Trace, index: int, preview: Pixels | None = None) -> Figure:
     """One step of a run: what the UNet saw, the noise it named, the picture it predicted, as far as the trace holds them.
 
     `preview` is the predicted picture of a step for which the trace holds none.

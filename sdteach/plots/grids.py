@@ -12,7 +12,7 @@ from .style import SMALL, TITLE, WIDTH, Page, fit, styled, width_of, wrapped
 
 MOST = 2.6  # inches, of a cell
 GAP, MARGIN, LINE = 0.1, 0.1, 0.18
-Pixels = UInt8[np.ndarray, "height width 3"]
+Pixels = UInt8[np.ndarray, "_ _ 3"]
 
 
 class Grid:
@@ -66,7 +66,7 @@ def sheet(grid: Grid, alt: str, title: str = "", right: float = 0.0) -> tuple[Pa
 
 @styled()
 def picture_grid(
-    pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], captions: Sequence[str] = (), columns: int | Sequence[str] = 4, rows: Sequence[str] = ()
+    pictures: Sequence[Pixels], captions: Sequence[str] = (), columns: int | Sequence[str] = 4, rows: Sequence[str] = ()
 ) -> Figure:
     """Pictures row by row, with captions beneath, or titles of the `rows` and of the `columns`, or both.
 

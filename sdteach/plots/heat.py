@@ -6,22 +6,23 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Float32
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from PIL import Image
 
 from .grids import Grid, Pixels, sheet
-from .overlays import draw_outline
+from .overlays import Mask, draw_outline
 from .style import styled
 
+Heat = Float32[np.ndarray, "_ _"]
 COLOURS, STRENGTH, SCALE = "inferno", 0.72, 0.8
 
 
 @styled()
 def heat_maps(
-    pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], maps: Sequence[Float32[np.ndarray, "_ _"]], captions: Sequence[str],
-    columns: int | Sequence[str] = 4, strength: float = STRENGTH, outlines: Sequence[Bool[np.ndarray, "_ _"]] | None = None,
+    pictures: Sequence[Pixels], maps: Sequence[Heat], captions: Sequence[str],
+    columns: int | Sequence[str] = 4, strength: float = STRENGTH, outlines: Sequence[Mask] | None = None,
     cell: float | None = None, rows: Sequence[str] = (),
 ) -> Figure:  # fmt: skip
     """Heat maps (0..1) over their pictures, brightest where a word was read most, in a grid as that of `picture_grid`.
@@ -43,7 +44,7 @@ def heat_maps(
     return page.figure
 
 
-def heated(picture: Pixels, heat: Float32[np.ndarray, "_ _"], strength: float = STRENGTH) -> UInt8[np.ndarray, "height width 3"]:
+def heated(picture: Pixels, heat: Heat, strength: float = STRENGTH) -> Pixels:
     """A heat map (0..1) over its picture in gray, as pixels."""
     smooth = np.asarray(Image.fromarray(heat).resize(picture.shape[1::-1], Image.Resampling.BILINEAR))
     colours = 255 * mpl.colormaps[COLOURS](smooth)[..., :3]

@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ..pictures import Box, checked_layout
-from .grids import Grid, sheet
+from .grids import Grid, Pixels, sheet
 from .style import SMALL, fit, styled, theme, width_of
 
 Mask = Bool[np.ndarray, "_ _"]
@@ -21,7 +21,7 @@ LABEL = 0.25  # inches from the middle of one word to that of the next
 
 @styled()
 def regions(
-    pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], masks: Sequence[Mask | None], captions: Sequence[str], columns: int = 4,
+    pictures: Sequence[Pixels], masks: Sequence[Mask | None], captions: Sequence[str], columns: int = 4,
     cell: float | None = None,
 ) -> Figure:  # fmt: skip
     """Pictures with a region clear and outlined, the rest dimmed; with None for a mask as they are. Captions beneath.
@@ -30,13 +30,12 @@ def regions(
     `regions([before, before, after], [None, mask, None], ["before", "region", "after"])`. Raises ValueError unless there is a
     caption and a mask, of the picture's size, for each picture.
     """
-    told = [caption if mask is None else f"{caption}, {_extent(mask)}" for caption, mask in zip(captions, masks, strict=False)]
-    return _drawn_over(draw_region, pictures, masks, captions, told, columns, cell)
+    return _drawn_over(draw_region, _extent, pictures, masks, captions, columns, cell)
 
 
 @styled()
 def boxes(
-    pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], layouts: Sequence[Mapping[str, Box] | None], captions: Sequence[str],
+    pictures: Sequence[Pixels], layouts: Sequence[Mapping[str, Box] | None], captions: Sequence[str],
     columns: int = 4, cell: float | None = None,
 ) -> Figure:  # fmt: skip
     """Pictures with the boxes of their layouts, each with its word; with None for a layout as they are. Captions beneath.
@@ -44,16 +43,15 @@ def boxes(
     A box is left, top, right, bottom as shares of the picture, 0..1; `cell` is a picture's width in inches. Raises ValueError
     unless there is a caption and a layout for each picture, and, naming its word, for a box that is none.
     """
-    layouts = [layout and checked_layout(layout) for layout in layouts]
-    told = [", ".join([caption, *(_sides(*pair) for pair in (layout or {}).items())])
-            for caption, layout in zip(captions, layouts, strict=False)]  # fmt: skip
-    return _drawn_over(draw_boxes, pictures, layouts, captions, told, columns, cell)
+    layouts = [checked_layout(layout) if layout else None for layout in layouts]
+    return _drawn_over(draw_boxes, _sides, pictures, layouts, captions, columns, cell)
 
 
-def _drawn_over(draw, pictures, over, captions, told, columns, cell):
+def _drawn_over(draw, tell, pictures, over, captions, columns, cell):
     if not len(pictures) == len(over) == len(captions) > 0:
         raise ValueError(f"expected for each picture a caption and what is drawn over it, or None, at least one, got {len(pictures)} "
                          f"pictures, {len(captions)} captions and {len(over)} to draw over them")  # fmt: skip
+    told = [caption if what is None else f"{caption}, {tell(what)}" for caption, what in zip(captions, over, strict=True)]
     page, images = sheet(Grid(pictures, captions, columns, cell=cell), f"{len(pictures)} pictures: {'; '.join(told)}")
     for image, what in zip(images, over, strict=True):
         if what is not None:
@@ -68,8 +66,9 @@ def _extent(mask):
     return f"from {columns[0]} to {columns[-1] + 1} across and {rows[0]} to {rows[-1] + 1} down"
 
 
-def _sides(word, box):
-    return "{} {:.0%} to {:.0%} across and {:.0%} to {:.0%} down".format(word, *(box[side] for side in (0, 2, 1, 3)))
+def _sides(layout):
+    return ", ".join(f"{word} {left:.0%} to {right:.0%} across and {top:.0%} to {bottom:.0%} down"
+                     for word, (left, top, right, bottom) in layout.items())  # fmt: skip
 
 
 def draw_outline(axes: Axes, mask: Mask) -> None:

@@ -1,7 +1,6 @@
 """Points in a plane: texts, and the two directions of guidance."""
 
 from collections.abc import Sequence
-from itertools import product
 
 from matplotlib.figure import Figure
 
@@ -46,16 +45,14 @@ def _label_places(axes, points, texts):
     for index in places[:, 1].argsort():
         x, y = places[index]
         width = 72 * width_of(texts[index], SMALL)
-        for up, right in product(sorted(range(-400, 401), key=abs), (True, False)):
-            left, middle = x + AWAY if right else x - AWAY - width, y + up
-            inside = left > 64 and left + width < page_width and 50 < middle < page_height - 80
-            if inside and not any(
-                left < end + 3 and start < left + width + 3 and abs(middle - level) < HIGH for start, end, level in taken
-            ):
-                break
-        else:  # too many for the page: it covers another
-            left, middle, up, right = x + AWAY, y, 0, x + AWAY + width < page_width
-        taken.append((left, left + width, middle))
+        spots = [
+            (up, right, x + AWAY if right else x - AWAY - width) for up in sorted(range(-400, 401), key=abs) for right in (True, False)
+        ]
+        inside = [spot for spot in spots if 64 < spot[2] < page_width - width and 50 < y + spot[0] < page_height - 80]
+        free = (spot for spot in inside if not any(
+            spot[2] < end + 3 and start < spot[2] + width + 3 and abs(y + spot[0] - level) < HIGH for start, end, level in taken))  # fmt: skip
+        up, right, left = next(free, spots[0])  # of too many for the page some cover another
+        taken.append((left, left + width, y + up))
         found[index] = right, up
     return [found[index] for index in range(len(texts))]
 
@@ -76,9 +73,9 @@ def guidance_arrows(plane) -> Figure:
              ((x, y), "*", theme().cycle[2], f"the true noise (nearest at × {plane.best_scale:.1f})", 18))  # fmt: skip
     for point, marker, colour, name, up in marks:
         axes.plot(*point, marker=marker, color=colour, markersize=12, linestyle="", zorder=4)
-        axes.annotate(name, point, (0, up), textcoords="offset points", ha="center", va="center")
+        axes.annotate(name, point, (0, up), textcoords="offset points", ha="right" if up < 0 else "center", va="center")
     for end, colour in ((far, theme().cycle[1]), (plane.push, theme().cycle[0])):
         axes.annotate("", (end, 0), (0, 0), arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": 2.5, "shrinkA": 0})
     left, right = min(0.0, x), max(far, x)
-    axes.set(xlim=(left - 0.15 * (right - left), right + 0.15 * (right - left)), ylim=(-0.22 * y, 1.25 * y))
+    axes.set(xlim=(left - 0.25 * (right - left), right + 0.15 * (right - left)), ylim=(-0.22 * y, 1.25 * y))
     return page.figure

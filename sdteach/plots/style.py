@@ -28,7 +28,8 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.textpath import text_to_path
 
-SHEETS = {path.stem: mpl.rc_params_from_file(path, use_default_template=False) for path in Path(__file__).parent.glob("*.mplstyle")}
+SHEETS = {name: mpl.rc_params_from_file(Path(__file__).with_name(f"{name}.mplstyle"), use_default_template=False)
+          for name in ("light", "dark")}  # fmt: skip
 WIDTH = 8.0  # inches, of the column that a notebook shows figures in
 CSS = 96.0  # of a browser's pixels to the inch
 DIVERGING = "PuOr"  # colormap around zero; `image.cmap` of the sheets goes from little to much
@@ -46,33 +47,27 @@ class Theme(NamedTuple):
     chip: str
     cycle: list[str]
     sequential: str
+    sheet: dict
 
 
-def _theme(sheet):
-    keys = ("text.color", "figure.facecolor", "xtick.color", "grid.color", "hatch.color", "patch.facecolor")
-    return Theme(*(to_hex(sheet[key]) for key in keys), sheet["axes.prop_cycle"].by_key()["color"], sheet["image.cmap"])
-
-
-THEMES = {name: _theme(sheet) for name, sheet in SHEETS.items()}
+KEYS = ("text.color", "figure.facecolor", "xtick.color", "grid.color", "hatch.color", "patch.facecolor")
+THEMES = {name: Theme(*(to_hex(sheet[key]) for key in KEYS), sheet["axes.prop_cycle"].by_key()["color"], sheet["image.cmap"], sheet)
+          for name, sheet in SHEETS.items()}  # fmt: skip
 TITLE, BODY, SMALL, DPI = (SHEETS["light"][key] for key in ("axes.titlesize", "font.size", "legend.fontsize", "savefig.dpi"))
 
 
 def theme() -> Theme:
-    """The colours that $SDTEACH_THEME names. Raises ValueError if there are none of that name."""
-    return THEMES[_named()]
-
-
-def _named():
+    """The theme that $SDTEACH_THEME names. Raises ValueError if there is none of that name."""
     name = environ.get("SDTEACH_THEME") or "light"
     if name not in THEMES:
         raise ValueError(f"expected SDTEACH_THEME to be one of {', '.join(THEMES)}, got {name!r}")
-    return name
+    return THEMES[name]
 
 
 @contextmanager
-def styled(name: str = "") -> Iterator[None]:
-    """Draw by the style sheet of a theme, that of $SDTEACH_THEME unless it is named: for a `with`, or over a function."""
-    with style.context(["default", SHEETS[name or _named()]]):
+def styled(chosen: Theme | None = None) -> Iterator[None]:
+    """Draw by the style sheet of a theme, by default that of $SDTEACH_THEME: for a `with`, or over a function."""
+    with style.context(["default", (chosen or theme()).sheet]):
         yield
 
 
@@ -85,7 +80,7 @@ class Plate(Figure):
     def __init__(self, width: float, height: float, alt: str):
         super().__init__(figsize=(width, height), dpi=100, layout="none")
         self.set_label(alt)
-        self.theme = _named()
+        self.theme = theme()
 
     def draw(self, renderer) -> None:
         with styled(self.theme):
@@ -115,7 +110,7 @@ class Page:
 
     def text(self, left: float, down: float, text: str, size: float = BODY, colour: str | None = None, **how) -> None:
         """A line of text, cut where it would leave the page."""
-        how = {"ha": "left", "va": "center", "fontsize": size, "color": colour or theme().ink} | how
+        how = {"ha": "left", "va": "center", "fontsize": size, "color": colour} | how
         room = {"left": self.width - left, "right": left, "center": 2 * min(left, self.width - left)}[how["ha"]] - 0.05
         shown = text if "rotation" in how else fit(text, room, size, how.get("fontweight", "normal"))
         self.figure.text(*self.at(left, down), shown, **how)

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
-from jaxtyping import Bool, UInt8
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ..pictures import Box, checked_layout
 from ..records import Tokens
 from .chips import place_names
-from .overlays import draw_frames, draw_region
+from .grids import Pixels
+from .overlays import Mask, draw_frames, draw_region
 from .style import BODY, DIVERGING, SMALL, TITLE, WIDTH, Page, as_array, cut, fit, styled, theme, widest, width_of, wrapped
 
 NUMBERED = 14  # rows or columns up to which a table carries its numbers
@@ -37,13 +37,13 @@ def feature_matrix(features, tokens: Tokens) -> Figure:
     image = page.picture(values[:count], 1.3, 0.55, 5.7, high, **how)
     page.scale(image, 7.1, 0.55, 4.6, "feature value")
     shown = range(0, count, 1 if count <= 20 else 4)
-    image.axes.set_yticks(shown, [fit(names[place], 1.1, SMALL) for place in shown], color=theme().ink)
+    image.axes.set_yticks(shown, [fit(names[place], 1.1, SMALL) for place in shown])
     if places > count:
         image = page.picture(values[count:], 1.3, 0.65 + high, 5.7, 4.5 - high, **how)
-        image.axes.set_yticks([(places - count - 1) / 2], [f"padding\n{places - count} places"], color=theme().ink)
+        image.axes.set_yticks([(places - count - 1) / 2], [f"padding\n{places - count} places"])
     image.axes.set_xlabel("feature")
     for axes in page.figure.axes:
-        axes.tick_params(length=0)
+        axes.tick_params(length=0, labelcolor=theme().ink)
     return page.figure
 
 
@@ -68,10 +68,10 @@ def heat_table(values, rows: Sequence[str], columns: Sequence[str], title: str, 
     image = page.picture(values, left, over, width, height, **colours)
     page.scale(image, left + width + 0.15, over, max(height, width_of(scale, SMALL)), scale)
     axes = image.axes
-    axes.set_yticks(range(len(rows)), beside, fontsize=BODY, color=theme().ink)
-    axes.set_xticks(range(len(columns)), above, fontsize=BODY, color=theme().ink, rotation=math.degrees(TURN), ha="left",
+    axes.set_yticks(range(len(rows)), beside, fontsize=BODY)
+    axes.set_xticks(range(len(columns)), above, fontsize=BODY, rotation=math.degrees(TURN), ha="left",
                     rotation_mode="anchor")  # fmt: skip
-    axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
+    axes.tick_params(length=0, labeltop=True, labelbottom=False, labelcolor=theme().ink)
     if max(values.shape) <= NUMBERED:
         for (row, column), value in np.ndenumerate(values):
             light = np.dot(np.power(image.to_rgba(value)[:3], 2.2), (0.2126, 0.7152, 0.0722))  # relative luminance
@@ -101,10 +101,10 @@ class Task:
     conditioning: str
     mask: str
     steps: str
-    before: UInt8[np.ndarray, "_ _ 3"] | None
-    after: UInt8[np.ndarray, "_ _ 3"]
+    before: Pixels | None
+    after: Pixels
     result: str = ""
-    region: Bool[np.ndarray, "_ _"] | None = None
+    region: Mask | None = None
     layout: Mapping[str, Box] | None = None
 
 
@@ -120,13 +120,12 @@ def task_table(tasks: Sequence[Task], title: str = "One loop, many tasks") -> Fi
             for task in tasks]  # fmt: skip
     rows = [{name: wrapped(text, COLUMNS[name] - 0.15, SMALL, _weight(name)) for name, text in row.items()} for row in told]
     heights = [max(THUMB, LINE * max(map(len, row.values())) + 0.1) + 2 * PAD for row in rows]
-    lefts, tops = (dict(zip([*names], accumulate([first, *sizes]), strict=False))
-                   for names, first, sizes in ((COLUMNS, 0.12, COLUMNS.values()), (range(len(rows) + 1), 0.8, heights)))  # fmt: skip
-    page = Page(WIDTH, tops[len(rows)] + 0.1, ". ".join("; ".join(f"{name}: {cut(text, 80)}" for name, text in row.items() if text)
+    lefts, tops = dict(zip(COLUMNS, accumulate([0.12, *COLUMNS.values()]), strict=False)), [*accumulate([0.8, *heights])]
+    page = Page(WIDTH, tops[-1] + 0.1, ". ".join("; ".join(f"{name}: {cut(text, 80)}" for name, text in row.items() if text)
                                                         for row in told) + ".", title)  # fmt: skip
     for name, left in lefts.items():
         page.text(left, 0.65, name, SMALL, theme().quiet)
-    for task, row, height, top in zip(tasks, rows, heights, tops.values(), strict=False):
+    for task, row, height, top in zip(tasks, rows, heights, tops, strict=False):
         middle = top + height / 2
         page.patch(Rectangle, 0.1, top, WIDTH - 0.2, 0.009, color=theme().line)
         for name, lines in row.items():
