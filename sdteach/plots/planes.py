@@ -45,12 +45,12 @@ def _label_places(axes, points, texts):
     for index in places[:, 1].argsort():
         x, y = places[index]
         width = 72 * width_of(texts[index], SMALL)
-        spots = [
-            (up, right, x + AWAY if right else x - AWAY - width) for up in sorted(range(-400, 401), key=abs) for right in (True, False)
-        ]
-        inside = [spot for spot in spots if 64 < spot[2] < page_width - width and 50 < y + spot[0] < page_height - 80]
-        free = (spot for spot in inside if not any(
-            spot[2] < end + 3 and start < spot[2] + width + 3 and abs(y + spot[0] - level) < HIGH for start, end, level in taken))  # fmt: skip
+        ups = sorted(range(-400, 401), key=abs)
+        spots = [(up, right, x + AWAY if right else x - AWAY - width) for up in ups for right in (True, False)]
+        free = ((up, right, left) for up, right, left in spots
+                if 64 < left < page_width - width and 50 < y + up < page_height - 80
+                and not any(left < end + 3 and start < left + width + 3 and abs(y + up - level) < HIGH
+                            for start, end, level in taken))  # fmt: skip
         up, right, left = next(free, spots[0])  # of too many for the page some cover another
         taken.append((left, left + width, y + up))
         found[index] = right, up
