@@ -77,5 +77,5 @@ def guidance_arrows(plane) -> Figure:
     for end, colour in ((far, theme().cycle[1]), (plane.push, theme().cycle[0])):
         axes.annotate("", (end, 0), (0, 0), arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": 2.5, "shrinkA": 0})
     left, right = min(0.0, x), max(far, x)
-    axes.set(xlim=(left - 0.25 * (right - left), right + 0.15 * (right - left)), ylim=(-0.22 * y, 1.25 * y))
+    axes.set(xlim=(left - 0.35 * (right - left), right + 0.15 * (right - left)), ylim=(-0.22 * y, 1.25 * y))
     return page.figure
