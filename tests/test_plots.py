@@ -20,8 +20,8 @@ from PIL import Image
 import sdteach
 from sdteach import plots
 from sdteach.plots import contact_sheet, latent_colours, picture_grid
-from sdteach.plots.map import STAGES
-from sdteach.plots.style import SCREEN_DPI, THEMES, fit, width_of, wrapped
+from sdteach.plots.diagrams import STAGES
+from sdteach.plots.style import CSS, THEMES, fit, width_of, wrapped
 from sdteach.records import StepRecord, Tokens
 from sdteach.trace import Trace
 
@@ -250,7 +250,7 @@ def test_in_a_notebook_a_figure_is_a_picture_that_says_what_it_shows(name):
     parser = HTMLParser()
     parser.handle_starttag = lambda tag, attributes: tags.append((tag, dict(attributes)))
     parser.handle_data = tags.append
-    html = figure._repr_html_()
+    html = figure.html()
     parser.feed(html)
     ((tag, attributes),) = tags
     assert tag == "img"
@@ -258,10 +258,11 @@ def test_in_a_notebook_a_figure_is_a_picture_that_says_what_it_shows(name):
     assert attributes["alt"] == figure.get_label()
     assert "<script" not in html
     kind, data = attributes["src"].split(",")
-    assert kind == "data:image/png;base64"
+    assert kind == "data:image/webp;base64"
     picture = Image.open(BytesIO(base64.b64decode(data)))
     picture.load()
-    assert picture.size == pytest.approx(figure.get_size_inches() * SCREEN_DPI, abs=1)
+    assert picture.size == pytest.approx(figure.get_size_inches() * 2 * CSS, abs=1)
+    assert float(attributes["width"]) == pytest.approx(figure.get_figwidth() * CSS, abs=1)
 
 
 @pytest.mark.parametrize("name", ["boxes", "contact_sheet", "curves", "filmstrip", "heat_table", "loss_curve", "picture_grid", "prompt_map",
@@ -274,13 +275,11 @@ def test_heat_lies_over_its_picture_with_the_truths_outline():
     pictures, maps = [pixels(40, 72, i) for i in range(3)], [np.abs(np.tanh(numbers(5, 9, seed=i))) for i in range(3)]
     masks = [picture[..., 0] > 128 for picture in pictures]
     figure = plots.heat_maps(pictures, maps, ["a", "b", "c"], columns=2, strength=0.4, outlines=masks)
-    equal(images(figure), [part for pair in zip([p.mean(2) for p in pictures], maps, strict=True) for part in pair])
-    for axes in figure.axes:
-        under, over = axes.images
-        assert (over.get_alpha(), over.get_clim()) == (0.4, (0, 1))
-        assert list(over.get_extent()) == [-0.5, 71.5, 39.5, -0.5] == list(under.get_extent())
-        assert len(axes.collections) == 2
-    assert len(images(plots.heat_maps(pictures[:1], maps, ["a", "b", "c"]))) == 6
+    equal(images(figure), [plots.heated(*pair, 0.4) for pair in zip(pictures, maps, strict=True)])
+    *cells, scale = figure.axes
+    assert [len(axes.collections) for axes in cells] == [2, 2, 2]
+    assert (scale.get_ylim(), scale.get_ylabel()) == ((0, 1), "1 = read most")
+    assert len(images(plots.heat_maps(pictures[:1], maps, ["a", "b", "c"]))) == 3
 
 
 @pytest.mark.parametrize(("pictures", "maps", "captions", "outlines"), [(2, 3, 3, None), (1, 3, 2, None), (1, 0, 0, None), (1, 2, 2, 1)])
@@ -350,10 +349,10 @@ def test_boxes_lie_where_they_say_with_their_words(theme, monkeypatch):
     assert all(colors.same_color(look[0], colour) for look, colour in zip(looks[1::2], THEMES[theme].cycle, strict=False))
     assert not free.patches
     figure.draw_without_rendering()
-    for text, patch in zip(led.texts[1:], led.patches[::2], strict=True):
-        box, inside = patch.get_window_extent(), text.get_window_extent()
-        assert box.x0 < inside.x0 < inside.x1 < box.x1
-        assert box.y0 < inside.y0 < inside.y1 < box.y1
+    car, star = (text.get_window_extent() for text in led.texts[1:])
+    above, below = (patch.get_window_extent() for patch in led.patches[::2])
+    assert car.y0 > above.y1  # what the boxes hold stays in sight
+    assert star.y1 < below.y0
     assert "led, car 12% to 50% across and 25% to 100% down, yellow star 50% to 100% across and 0% to 50% down; free" in figure.get_label()
 
 
@@ -387,13 +386,13 @@ def test_the_table_of_tasks_lights_what_is_unlike_text_to_picture(theme, monkeyp
     lit = [block.get_window_extent() for block in blocks if colors.same_color(block.get_facecolor(), THEMES[theme].chip)]
     middles = {text.get_text(): corners(text).mean(0) for text in drawn(figure)}
     on = [text for text, middle in middles.items() if any(box.contains(*middle) for box in lit)]
-    assert sorted(on) == sorted(["painted anew", "prompt and boxes", "first half"])
+    assert {*" ".join(on).split()} == {"painted", "anew", "prompt", "and", "boxes", "first", "half"}
     assert len(lit) == 3
     shown = images(figure)
-    assert [image.shape[:2] for image in shown] == [(128, 96), (128, 96), (32, 24), (32, 24), (128, 96)]
-    np.testing.assert_array_equal(shown[3][..., 3] == 0, mask)
+    assert [image.shape[:2] for image in shown] == [(128, 96), (32, 24), (32, 24), (128, 96), (128, 96)]
+    np.testing.assert_array_equal(shown[2][..., 3] == 0, mask)
     interpolations = [axes.images[0].get_interpolation() for axes in figure.axes]
-    assert interpolations == ["auto", "auto", "nearest", "auto"]
+    assert interpolations == ["lanczos", "nearest", "lanczos", "lanczos"]
     lefts = {axes.get_window_extent().x0 for axes in figure.axes}
     assert len(lefts) == 2
     for one in tasks:
@@ -405,6 +404,30 @@ def test_the_table_of_tasks_lights_what_is_unlike_text_to_picture(theme, monkeyp
 def test_a_table_of_tasks_needs_one_and_a_picture_for_each_region(tasks):
     with pytest.raises(ValueError, match="at least one task, and a picture before for every region"):
         plots.task_table(tasks)
+
+
+def test_a_grid_has_titles_of_its_rows_and_columns():
+    figure = picture_grid([pixels(8, 8, i) for i in range(6)], columns=["seed 1", "seed 2", "seed 3"], rows=["none", "not “red”"])
+    shown = {text.get_text(): corners(text) for text in drawn(figure)}
+    assert [*shown] == ["seed 1", "seed 2", "seed 3", "none", "not “red”"]
+    lefts, tops = zip(*(axes.bbox.get_points()[[0, 1], [0, 1]] for axes in figure.axes), strict=True)
+    assert [shown[f"seed {i + 1}"].mean(0)[0] > lefts[i] for i in range(3)] == [True] * 3
+    assert shown["seed 1"][:, 1].min() >= max(tops)
+    assert shown["none"][:, 0].max() <= min(lefts)
+    assert "none, seed 3; not “red”, seed 1" in figure.get_label()
+    with pytest.raises(ValueError, match="a title for each of 2 rows, got 1"):
+        picture_grid([pixels(8, 8)] * 6, columns=3, rows=["one"])
+
+
+@pytest.mark.parametrize(("edge", "seen"), [(16, "nearest"), (64, "nearest"), (128, "lanczos"), (512, "lanczos")])
+def test_small_pixels_make_a_smooth_picture_and_large_ones_are_seen(edge, seen):
+    assert {axes.images[0].get_interpolation() for axes in picture_grid([pixels(edge, edge)] * 4, "abcd").axes} == {seen}
+
+
+def test_what_goes_both_ways_has_its_middle_at_zero():
+    signed, shares = (plots.heat_table([[0.5]], ["r"], ["c"], "t", "s", low).axes[0].images[0] for low in (-0.25, 0.0))
+    assert (signed.get_clim(), shares.get_clim()) == ((-1, 1), (0, 1))
+    assert (signed.cmap.name, shares.cmap.name) == ("PuOr", THEMES["light"].sequential)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
@@ -422,7 +445,7 @@ def test_guidance_is_drawn_to_scale():
     plane = SimpleNamespace(push=0.04, guidance_scale=5.0, truth=(0.1, 0.3), best_scale=2.5)
     (axes,) = plots.guidance_arrows(plane).axes
     points = [tuple(line.get_xydata()[0]) for line in axes.lines if len(line.get_xydata()) == 1]
-    assert points == [(0, 0), (0.04, 0), (pytest.approx(0.2), 0), (0.1, 0.3)]
+    assert points == [(pytest.approx(0.2), 0), (0.04, 0), (0, 0), (0.1, 0.3)]
     assert any("× 2.5" in text for text in texts(axes))
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     assert all(left < x < right and low < y < high for x, y in points)
@@ -445,7 +468,7 @@ def test_the_sheet_shows_the_run(trace):
     drawn_images = images(figure)
     previews = [step.preview for step in trace.steps if step.preview is not None]
     assert len(previews) == 8
-    maps = [part for i in range(7) for part in (trace.pixels.mean(2), trace.heat_map(i))]
+    maps = [plots.heated(trace.pixels, trace.heat_map(i)) for i in range(7)]
     equal(drawn_images, [latent_colours(trace.steps[0].latents), *previews, trace.pixels, *maps])
     assert PROMPT in figure.get_label()
     assert "car" in figure.get_label()
@@ -454,7 +477,7 @@ def test_the_sheet_shows_the_run(trace):
 @pytest.mark.parametrize("collect", [(), ("latents",), ("attention",), ("preview",)])
 def test_what_was_not_collected_is_left_out(model, collect):
     trace = sdteach.generate(model, "a red car", steps=2, width=72, collect=collect)
-    expected = 1 + ("latents" in collect) + 2 * 3 * ("attention" in collect) + 3 * ("preview" in collect)
+    expected = 1 + ("latents" in collect) + 3 * ("attention" in collect) + 3 * ("preview" in collect)
     assert len(images(contact_sheet(trace))) == expected
 
 
@@ -482,14 +505,18 @@ def test_an_interrupted_run_says_so():
 def test_a_film_shows_what_the_unet_saw_above_what_it_predicted(trace):
     figure = plots.filmstrip(trace)
     steps = [step for step in trace.steps if step.preview is not None]
-    expected = [part for step in steps for part in (latent_colours(step.latents), step.preview)]
-    equal(images(figure), [*expected, latent_colours(trace.final_latents), trace.pixels])
+    seen = [latent_colours(values) for values in (*(step.latents for step in steps), trace.final_latents)]
+    predicted = [*(step.preview for step in steps), trace.pixels]
+    equal(images(figure), [*seen[:5], *predicted[:5], *seen[5:], *predicted[5:]])
     captions = [axes.texts[0].get_text() for axes in figure.axes]
-    assert captions[:4] == [f"t = {steps[0].timestep:.0f}", "step 1", f"t = {steps[1].timestep:.0f}", f"step {steps[1].index + 1}"]
+    assert captions[:2] == [f"t = {step.timestep:.0f}" for step in steps[:2]]
+    assert captions[5:7] == ["step 1", f"step {steps[1].index + 1}"]
+    assert captions[-1] == "decoded"
+    assert texts(figure).count("the UNet sees") == texts(figure).count("it predicts") == 2
     assert f"8 of {len(trace.steps)} steps" in figure.get_label()
     assert PROMPT in figure.get_label()
     assert all(f"{step.timestep:.0f}" in figure.get_label() for step in steps)
-    upper, lower = figure.axes[0].get_position(), figure.axes[1].get_position()
+    upper, lower = figure.axes[0].get_position(), figure.axes[5].get_position()
     assert upper.y0 > lower.y1
     assert upper.width * figure.bbox.width == pytest.approx(upper.height * figure.bbox.height, rel=0.02)
 
@@ -507,13 +534,13 @@ def test_a_step_shows_what_the_trace_holds_of_it():
     equal(images(figure), [latent_colours(record.latents), latent_colours(record.noise), record.preview, trace.pixels])
     assert [axes.texts[0].get_text() for axes in figure.axes] == ["latents, x_t", "predicted noise", "predicted picture", "result"]
     assert "step 2 of 3,  t = 964" in texts(figure)
-    assert "step 2 of 3,  t = 964: latents, x_t, predicted noise" in figure.get_label()
+    assert "step 2 of 3,  t = 964. latents, x_t, predicted noise" in figure.get_label()
     equal(images(plots.run_step(trace, 1, other))[2:], [other, trace.pixels])
     assert all(box.height * figure.bbox.height / 13 == pytest.approx(box.width * figure.bbox.width / 7)
                for box in (axes.get_position() for axes in figure.axes))  # fmt: skip
     bare = plots.run_step(made_up_trace("car", collected=False), 2)
     equal(images(bare), [pixels(56, 104)])
-    assert bare.get_label().endswith(": result")
+    assert bare.get_label().endswith(". result")
 
 
 def test_a_noised_picture_stands_with_its_formula():
@@ -550,16 +577,18 @@ def test_latents_are_drawn_channel_by_channel_on_one_scale_around_zero(shape):
     latents = numbers(*shape)
     figure = plots.latent_channels(torch.from_numpy(latents), "noise")
     equal(images(figure), latents[0])
-    assert {image.get_clim() for axes in figure.axes for image in axes.images} == {(-np.abs(latents).max(), np.abs(latents).max())}
+    assert {image.get_clim() for axes in figure.axes[: shape[1]] for image in axes.images} == {
+        (-np.abs(latents).max(), np.abs(latents).max())
+    }
     assert [f"channel {i}" for i in range(shape[1])] == [text for text in texts(figure) if text.startswith("channel")]
-    assert f"noise: {shape[1]} channels of {shape[2]} by {shape[3]}, from {latents.min():.2f} to {latents.max():.2f}" in figure.get_label()
+    assert f"noise. {shape[1]} channels of {shape[2]} by {shape[3]}, from {latents.min():.2f} to {latents.max():.2f}" in figure.get_label()
 
 
 def test_the_distribution_has_means_above_deviations():
-    mean, std = numbers(1, 4, 7, 11), np.exp(numbers(1, 4, 7, 11, seed=1))
+    mean, std = numbers(1, 4, 11, 7), np.exp(numbers(1, 4, 11, 7, seed=1))
     figure = plots.latent_distribution(torch.from_numpy(mean), torch.from_numpy(std))
     equal(images(figure), [*mean[0], *std[0]])
-    limits = [image.get_clim() for axes in figure.axes for image in axes.images]
+    limits = [axes.images[0].get_clim() for axes in figure.axes[:8]]
     assert limits[:4] == [(-np.abs(mean).max(), np.abs(mean).max())] * 4
     assert limits[-4:] == [(0, std.max())] * 4
     assert f"means from {mean.min():.2f} to {mean.max():.2f}, standard" in figure.get_label()
@@ -622,9 +651,7 @@ def test_schedules_have_four_panels_on_one_time_axis():
     figure = plots.schedule_curves(schedules)
     assert [axes.get_ylabel() for axes in figure.axes] == ["beta, noise per step", "cumulative alpha", "sigma, noise level",
                                                           "signal-to-noise ratio"]  # fmt: skip
-    for field, axes, scale in zip(
-        ("betas", "alphas_cumprod", "sigma", "snr"), figure.axes, ("linear", "linear", "log", "log"), strict=True
-    ):
+    for field, axes, scale in zip(("betas", "alphas_cumprod", "sigma", "snr"), figure.axes, ("log", "linear", "log", "log"), strict=True):
         assert axes.get_yscale() == scale
         assert list(lines(axes)) == ["linear", "cosine"]
         for name, schedule in schedules.items():
@@ -810,7 +837,7 @@ print(figure.get_label())
 
 def test_a_training_is_drawn_as_far_as_it_has_come():
     figure = plots.learning(PROGRESS, "A star")
-    assert figure.get_label() == "A star: step 3 of 300, loss 3 at first, 1.25 now."
+    assert figure.get_label() == "A star. Step 3 of 300, loss 3 at first, 1.25 now."
     losses, weight = (axes for axes in figure.axes if axes.get_ylabel() in ("loss", "one weight"))
     for axes, values in ((losses, PROGRESS.losses), (weight, PROGRESS.weight)):
         assert axes.get_xlim() == (0, 300)
@@ -821,12 +848,12 @@ def test_a_training_is_drawn_as_far_as_it_has_come():
     assert np.allclose(points.collections[0].get_offsets(), PROGRESS.looks[0])
     assert [note.get_text() for axes in figure.axes[2:] for note in axes.texts] == ["before", "step 1", "step 3"]
     begun = plots.learning(SimpleNamespace(steps=9, losses=[], weight=[], looks={}), "A star")
-    assert begun.get_label() == "A star: step 0 of 9, not begun."
+    assert begun.get_label() == "A star. Step 0 of 9, not begun."
 
 
 def test_point_clouds_show_their_points():
     clouds = [numbers(20, 2), numbers(7, 2)]
     for axes, cloud in zip(plots.point_clouds(clouds, ["a", "b"]).axes, clouds, strict=True):
         assert np.allclose(axes.collections[0].get_offsets(), cloud)
-    with pytest.raises(ValueError, match="as many captions as clouds"):
+    with pytest.raises(ValueError, match="as many captions as pictures"):
         plots.point_clouds(clouds, ["a"])

@@ -1,7 +1,6 @@
 """Explorers show the frame that was asked for, draw as seldom as they can, and leave a picture where widgets cannot run."""
 
 import asyncio
-import base64
 import warnings
 from functools import partial
 from html import escape
@@ -14,7 +13,7 @@ from PIL import Image
 
 import sdteach
 from sdteach import plots, widgets
-from sdteach.plots.style import SCREEN_DPI, Page, as_img
+from sdteach.plots.style import Page, styled
 from sdteach.schedule import forward_process
 from sdteach.text_encoder import word_cosines
 from sdteach.unet import skips_scaled
@@ -33,6 +32,7 @@ class Drawing:
     def __init__(self):
         self.calls = []
 
+    @styled()
     def __call__(self, *texts, **choice):
         self.calls.append(texts or choice)
         page = Page(1.0, 0.5, f"<{texts or choice}>")
@@ -50,20 +50,12 @@ def no_drawing(monkeypatch):
     return begin
 
 
-def shown(figure):
-    return as_img(figure.png(SCREEN_DPI), figure.get_label())
-
-
-def data(html):
-    return base64.b64decode(html.split("base64,")[1].split('"')[0])
-
-
 def test_every_combination_is_drawn_once_and_beforehand():
     draw = Drawing()
     made = Explorer(draw, {"step": [2, 3, 5], "word": ("car", "star")})
     assert draw.calls == [{"step": step, "word": word} for step, word in product((2, 3, 5), ("car", "star"))]
     assert list(made.frames) == [tuple(call.values()) for call in draw.calls]
-    assert len({png for png, _ in made.frames.values()}) == 6
+    assert len({*made.frames.values()}) == 6
     assert list(made.sliders) == ["step", "word"]
     assert (made.sliders["step"].options, made.sliders["word"].options) == ((2, 3, 5), ("car", "star"))
 
@@ -72,14 +64,14 @@ def test_a_slider_only_swaps_frames(no_drawing):
     draw = Drawing()
     made = Explorer(draw, {"step": range(2, 5), "word": ("car", "star")})
     no_drawing()
-    assert data(made.picture.value) == made.frames[2, "car"][0]
+    assert made.picture.value == made.frames[2, "car"]
     for step, word in [(4, "star"), (2, "star"), (3, "car")]:
         made.choose(word=word, step=step)
         assert (made.sliders["step"].value, made.sliders["word"].value) == (step, word)
-        assert data(made.picture.value) == made.frames[step, word][0]
+        assert made.picture.value == made.frames[step, word]
         assert escape(str({"step": step, "word": word})) in made.picture.value
     made.sliders["step"].index = 2
-    assert data(made.picture.value) == made.frames[4, "car"][0]
+    assert made.picture.value == made.frames[4, "car"]
     made.choose()
     assert len(draw.calls) == 6
 
@@ -131,18 +123,18 @@ def test_what_is_typed_without_a_loop_is_drawn_at_once():
     made.type(second="d", first="e")
     made.fields["second"].value = "f"
     assert draw.calls == [("a", "b"), ("c", "b"), ("c", "d"), ("e", "d"), ("e", "f")]
-    assert data(made.picture.value) == shown_bytes(draw, 5)
+    assert made.picture.value == drawn_as(draw, 5)
     assert escape(str(("e", "f"))) in made.picture.value
     assert made.children == (*made.fields.values(), made.picture)
     with pytest.raises(ValueError, match="one of first, second, got third"):
         made.type(third="g")
 
 
-def shown_bytes(draw, number):
-    """The picture that `draw` made at its `number`th call."""
+def drawn_as(draw, number):
+    """What `draw` made at its `number`th call."""
     again = Drawing()
     again.calls = draw.calls[: number - 1]
-    return again(*draw.calls[number - 1]).png(SCREEN_DPI)
+    return again(*draw.calls[number - 1]).html()
 
 
 def test_of_what_is_typed_in_haste_only_the_last_is_drawn(monkeypatch):
@@ -205,9 +197,9 @@ def test_an_error_that_nobody_expects_is_not_hidden():
 
 def test_type_a_prompt_and_see_its_tokens(model):
     made = widgets.token_explorer(partial(sdteach.tokenize, model), "a red car")
-    assert made.picture.value == shown(plots.token_chips(sdteach.tokenize(model, "a red car")))
+    assert made.picture.value == plots.token_chips(sdteach.tokenize(model, "a red car")).html()
     made.type(prompt="a blue fish")
-    assert made.picture.value == shown(plots.token_chips(sdteach.tokenize(model, "a blue fish")))
+    assert made.picture.value == plots.token_chips(sdteach.tokenize(model, "a blue fish")).html()
     made.type(prompt="a <script>")
     assert "never read &#x27;script&#x27;" in made.picture.value
     assert "<script" not in made.picture.value
@@ -219,18 +211,18 @@ def test_the_cosines_of_two_prompts_layer_by_layer(model):
     def expected(first, second):
         cosines = word_cosines(model, first, second)
         return {
-            (layer,): plots.heat_table(values, cosines.first, cosines.second, f"Layer {layer}", "cosine similarity", -1.0).png(SCREEN_DPI)
+            (layer,): plots.heat_table(values, cosines.first, cosines.second, f"Layer {layer}", "cosine similarity", -1.0).html()
             for layer, values in enumerate(cosines.values)
         }
 
     *fields, inner, _ = made.children
     assert fields == [*made.fields.values()]
-    assert {choice: png for choice, (png, _) in inner.frames.items()} == expected("a red car", "a fish")
+    assert inner.frames == expected("a red car", "a fish")
     assert len(inner.frames) == 5
     inner.choose(layer=3)
-    assert data(inner.picture.value) == inner.frames[3,][0]
+    assert inner.picture.value == inner.frames[3,]
     made.type(second="a big fish")
-    assert {choice: png for choice, (png, _) in made.children[2].frames.items()} == expected("a red car", "a big fish")
+    assert made.children[2].frames == expected("a red car", "a big fish")
     made.type(first=" ")
     assert "at least one word" in made.children[-1].value
     made.type(first="a car")
@@ -244,11 +236,10 @@ def test_walk_from_one_pictures_latents_to_anothers(model, no_drawing):
     made = widgets.vae_explorer(decode, first, second, steps=3)
     expected = {0.0: first, 0.5: (first + second) / 2, 1.0: second}
     assert list(made.frames) == [(share,) for share in expected]
-    for (share,), (png, alt) in made.frames.items():
+    for (share,), shown in made.frames.items():
         between = expected[share]
         figure = plots.picture_grid([plots.latent_colours(between), np.asarray(decode(between))], ["latents", f"{share:.0%} of the way"])
-        assert png == figure.png(SCREEN_DPI)
-        assert alt == figure.get_label()
+        assert shown == figure.html()
     assert len(widgets.vae_explorer(lambda _: pictures[0], first, second).frames) == 13
     no_drawing()
     made.choose(share=0.5)
@@ -273,7 +264,7 @@ def test_operate_on_the_middle_of_the_latents(shape):
             expected[0, channel, row, column] += amount
         np.testing.assert_array_equal(edited, expected)
         grid = plots.picture_grid([plots.latent_colours(expected)] * 2, ["latents", f"channel {channel}: {amount:+g}"])
-        assert made.frames[channel, amount][0] == grid.png(SCREEN_DPI)
+        assert made.frames[channel, amount] == grid.html()
     np.testing.assert_array_equal(latents, before)
 
 
@@ -281,9 +272,9 @@ def test_slide_over_the_forward_process(model):
     picture = Image.fromarray(np.random.default_rng(5).integers(0, 256, (40, 56, 3), np.uint8))
     made = widgets.noise_explorer(partial(forward_process, model), picture.convert("RGBA"), [0, 333, 999])
     assert list(made.frames) == [(0,), (333,), (999,)]
-    for (timestep,), (png, alt) in made.frames.items():
+    for (timestep,), shown in made.frames.items():
         figure = plots.noised(np.asarray(picture), forward_process(model, picture, timestep))
-        assert (png, alt) == (figure.png(SCREEN_DPI), figure.get_label())
+        assert shown == figure.html()
 
 
 @pytest.mark.parametrize("collect", [("latents", "noise", "x0", "preview"), ("x0",), ()])
@@ -300,13 +291,13 @@ def test_scrub_through_a_run(model, collect, monkeypatch, no_drawing):
             np.testing.assert_array_equal(preview, np.asarray(decode(step.predicted_x0)))
         else:
             assert preview is None
-        assert made.frames[index + 1,][0] == run_step(trace, index, preview).png(SCREEN_DPI)
+        assert made.frames[index + 1,] == run_step(trace, index, preview).html()
     assert isinstance(made.children[0].children[0], Play)
     without = widgets.run_scrubber(trace)
-    assert without.frames[2,][0] == run_step(trace, 1).png(SCREEN_DPI)
+    assert without.frames[2,] == run_step(trace, 1).html()
     no_drawing()
     made.choose(step=2)
-    assert data(made.picture.value) == made.frames[2,][0]
+    assert made.picture.value == made.frames[2,]
 
 
 def test_a_live_explorer_draws_what_is_asked_for_and_keeps_it():
@@ -316,7 +307,7 @@ def test_a_live_explorer_draws_what_is_asked_for_and_keeps_it():
     made.choose(step=2)
     made.choose(step=1)
     assert draw.calls[1:] == [{"word": "b", "step": 2}]
-    assert made.picture.value == as_img(*made.frames["b", 1])
+    assert made.picture.value == made.frames["b", 1]
     assert isinstance(made.sliders["word"], ToggleButtons)
     assert isinstance(made.sliders["step"], SelectionSlider)
     assert not made.sliders["step"].continuous_update
@@ -333,12 +324,11 @@ def test_explore_where_words_are_read(model):
     made.choose(word="a (2)", step=3, layer="up 8 × 8", head="head 1", strength=0.5)
     heat = trace.heat_map(4, [2], {layer: 1.0}, 1)
     told = "“a (2)”, step 3, t = 1; up 8 × 8, head 1"
-    assert made.picture.value == as_img((figure := plots.heat_maps([trace.pixels], [heat], [told], strength=0.5, cell=3.2)).png(SCREEN_DPI),
-                                        figure.get_label())  # fmt: skip
+    assert made.picture.value == plots.heat_maps([trace.pixels], [heat], [told], strength=0.5).html()
     made.choose(step=0, layer="all layers", head="mean")
     heat = trace.heat_map(4)
-    figure = plots.heat_maps([trace.pixels], [heat], ["“a (2)”, last quarter; all layers, mean"], strength=0.5, cell=3.2)
-    assert made.picture.value == as_img(figure.png(SCREEN_DPI), figure.get_label())
+    figure = plots.heat_maps([trace.pixels], [heat], ["“a (2)”, last quarter; all layers, mean"], strength=0.5)
+    assert made.picture.value == figure.html()
     assert widgets.attention_explorer(sdteach.generate(model, "a car", steps=1)).sliders["head"].options == ("mean",)
 
 
@@ -359,7 +349,7 @@ def test_mix_the_skips(random_model):
         mixed = paint().pixels
     assert not np.array_equal(plain, mixed)
     figure = plots.picture_grid([plain, mixed], ["untouched", "skips × 1, 2, 0"])
-    assert made.picture.value == as_img(figure.png(SCREEN_DPI), figure.get_label())
+    assert made.picture.value == figure.html()
 
 
 def test_turn_the_guidance(random_model):
@@ -369,7 +359,7 @@ def test_turn_the_guidance(random_model):
     for scale in (9.0, 4.0, 1.0):
         made.choose(scale=scale)
         figure = plots.picture_grid([pictures[1.0], pictures[scale]], ["guidance 1", f"guidance {scale:g}"])
-        assert made.picture.value == as_img(figure.png(SCREEN_DPI), figure.get_label())
+        assert made.picture.value == figure.html()
 
 
 def random_pixels(seed=0, height=40, width=64):
@@ -397,16 +387,16 @@ def test_choose_a_box_and_see_it_painted_anew():
     assert visible(made) == ["across", "down", "Paint"]
     assert (made.across.value, made.down.value) == ((8, 32), (16, 40))
     told = ["before", f"the region: {mask.mean():.0%} of the picture"]
-    assert made.picture.value == shown(plots.regions([before] * 2, [None, mask], told))
+    assert made.picture.value == plots.regions([before] * 2, [None, mask], told).html()
     assert made._repr_mimebundle_()["text/html"] == made.picture.value
     made.button.click()
     assert (made.button.disabled, made.button.description) == (False, "Paint")
     told.append("after: 0 of 1,984 pixels outside have changed")
     after = np.where(mask[..., None], 255 - before, before)
-    assert made.picture.value == shown(plots.regions([before, before, after], [None, mask, None], told))
+    assert made.picture.value == plots.regions([before, before, after], [None, mask, None], told).html()
     made.choose((0, 0, 64, 8))
     told[1:] = ["the region: 20% of the picture", "after, of the region before this one: 0 of 1,984 pixels outside have changed"]
-    assert made.picture.value == shown(plots.regions([before, before, after], [None, other, None], told))
+    assert made.picture.value == plots.regions([before, before, after], [None, other, None], told).html()
     made.paint()
     changed = ((random_pixels(1) != before).any(2) & ~other).sum()
     assert changed > 2000

@@ -44,9 +44,9 @@ def lab(
     for lesson in new:
         shutil.copyfile(lesson, folder / lesson.name)
     said.print(Text.assemble((str(folder), "bold"), f"  {len(new)} lessons copied, {len(lessons) - len(new)} kept as they were"))
-    settings = os.pathsep.join(filter(None, [str(JUPYTER), os.environ.get("JUPYTER_CONFIG_PATH")]))
+    paths = {name: os.pathsep.join(filter(None, [str(JUPYTER), os.environ.get(name)])) for name in ("JUPYTER_CONFIG_PATH", "JUPYTER_PATH")}
     command = [sys.executable, "-m", "jupyterlab", str(folder / lessons[0].name), *options]
-    sys.exit(subprocess.call(command, env=os.environ | {"JUPYTER_CONFIG_PATH": settings}))
+    sys.exit(subprocess.call(command, env=os.environ | paths))
 
 
 @app.command(epilog="Example:  [bold]sdteach demo[/], or [bold]sdteach demo --model sd-1.5 --port 9000 --no-browser[/]")

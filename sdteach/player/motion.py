@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
 
-from ..plots.pictures import latent_colours
+from ..plots import latent_colours
 from ..records import StepRecord
 from ..trace import Trace
 

@@ -11,9 +11,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.colors import to_hex
 
-from ..plots.pictures import latent_colours
-from ..plots.style import THEMES
-from ..plots.tokens import place_names
+from ..plots import latent_colours
+from ..plots.chips import place_names
+from ..plots.style import DIVERGING, THEMES
 from ..trace import Trace
 from .motion import PICTURES, main_part, motion, parts, uri, when_read
 
@@ -21,7 +21,7 @@ MOST = 6_000_000  # bytes of a page
 EXACT = 2**21  # pixels of all steps' pictures up to which they are kept exactly as they are
 QUALITIES = (80, 55, 30)  # of larger ones: the best that fits
 FRAMES = 8  # of the film
-SIGNED = mpl.colormaps[THEMES["light"].diverging]
+SIGNED = mpl.colormaps[DIVERGING]
 
 
 def to_html(trace: Trace, other: Trace | None = None) -> str:

@@ -1,14 +1,15 @@
 """Records in, matplotlib figures out. Nothing here computes, shows or saves; `get_label()` of a figure is its alt text."""
 
-from .attention import heat_maps, heated, layer_names
+from .channels import latent_channels, latent_colours, latent_distribution, reconstruction
+from .chips import token_chips
 from .curves import curves, intervals, learning, loss_curve, point_clouds, schedule_curves
-from .map import pipeline_map
-from .pictures import latent_channels, latent_colours, latent_distribution, picture_grid, reconstruction
-from .run import contact_sheet, filmstrip, noised, run_step
-from .tasks import Task, boxes, regions, task_table
-from .text import feature_matrix, heat_table, prompt_map
-from .tokens import token_chips
-from .unet import guidance_arrows, unet_map
+from .diagrams import pipeline_map, unet_map
+from .film import contact_sheet, filmstrip, noised, run_step
+from .grids import picture_grid
+from .heat import heat_maps, heated, layer_names
+from .overlays import boxes, regions
+from .planes import guidance_arrows, prompt_map
+from .tables import Task, feature_matrix, heat_table, task_table
 
 __all__ = [
     "Task", "boxes", "contact_sheet", "curves", "feature_matrix", "filmstrip", "guidance_arrows", "heat_maps", "heat_table", "heated",

@@ -1,4 +1,4 @@
-"""One look for every figure: big type, quiet axes, colours that the colour-blind tell apart (Okabe & Ito, 2008).
+"""One look for every figure: the style sheets beside this module, pages laid out in inches, text cut to its room.
 
 `SDTEACH_THEME=dark` in the environment draws light on dark, for a dim room; "light" is the default.
 """
@@ -6,28 +6,38 @@
 import base64
 import warnings
 from bisect import bisect_right
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from html import escape
 from io import BytesIO
 from os import environ
+from pathlib import Path
 from textwrap import wrap
+from typing import NamedTuple
 
+import matplotlib as mpl
 import numpy as np
+from matplotlib import style
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.image import AxesImage
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.textpath import text_to_path
 
-TITLE, BODY, SMALL = 22.0, 14.0, 12.0
-DPI, SCREEN_DPI = 110.0, 90.0  # of a file, of a notebook
+SHEETS = {name: mpl.rc_params_from_file(Path(__file__).with_name(f"{name}.mplstyle"), use_default_template=False)
+          for name in ("light", "dark")}  # fmt: skip
+WIDTH = 8.0  # inches, of the column that a notebook shows figures in
+CSS = 96.0  # of a browser's pixels to the inch
+DIVERGING = "PuOr"  # colormap around zero; `image.cmap` of the sheets goes from little to much
+PIXELS = 2.2  # as wide in a browser, pixels are shown as they are, smaller ones as a smooth picture
 
 
-@dataclass(frozen=True)
-class Theme:
-    """The colours of a figure: `chip` fills what is lit, `pale` what is not; `cycle` tells curves and groups apart."""
+class Theme(NamedTuple):
+    """The colours of a style sheet: `chip` fills what is lit, `pale` what is not; `cycle` tells curves and groups apart."""
 
     ink: str
     paper: str
@@ -35,17 +45,15 @@ class Theme:
     line: str
     pale: str
     chip: str
-    cycle: tuple[str, ...]
-    diverging: str  # colormap around zero
-    sequential: str  # colormap from little to much
+    cycle: list[str]
+    sequential: str
+    sheet: dict
 
 
-THEMES = {
-    "light": Theme("#26232e", "#ffffff", "#5d5968", "#c9c5d0", "#f2f0f5", "#d3e8f5",
-                   ("#0072b2", "#d55e00", "#009e73", "#a8568a", "#96700a", "#26232e"), "PuOr", "Blues"),
-    "dark": Theme("#f3f1f7", "#1d1b22", "#b4b0be", "#57535f", "#2b2832", "#0f4b70",
-                  ("#56b4e9", "#f2904a", "#3cc89f", "#e09cc4", "#f0e442", "#f3f1f7"), "PuOr", "cividis"),
-}  # fmt: skip
+KEYS = ("text.color", "figure.facecolor", "xtick.color", "grid.color", "hatch.color", "patch.facecolor")
+THEMES = {name: Theme(*(to_hex(sheet[key]) for key in KEYS), sheet["axes.prop_cycle"].by_key()["color"], sheet["image.cmap"], sheet)
+          for name, sheet in SHEETS.items()}  # fmt: skip
+TITLE, BODY, SMALL, DPI = (SHEETS["light"][key] for key in ("axes.titlesize", "font.size", "legend.fontsize", "savefig.dpi"))
 
 
 def theme() -> Theme:
@@ -56,30 +64,45 @@ def theme() -> Theme:
     return THEMES[name]
 
 
+@contextmanager
+def styled(chosen: Theme | None = None) -> Iterator[None]:
+    """Draw by the style sheet of a theme, by default that of $SDTEACH_THEME: for a `with`, or over a function."""
+    with style.context(["default", (chosen or theme()).sheet]):
+        yield
+
+
 class Plate(Figure):
-    """A figure that a notebook shows as an `<img>` with its alt text. Made without pyplot: nothing is kept alive behind it."""
+    """A figure that a notebook shows as an `<img>` with its alt text, by the style sheet it was made with.
 
-    def png(self, dpi: float = DPI) -> bytes:
-        data = BytesIO()
-        self.savefig(data, format="png", dpi=dpi, pil_kwargs={"optimize": True})
-        return data.getvalue()
+    Made without pyplot: nothing is kept alive behind it.
+    """
 
-    def _repr_html_(self) -> str:
-        return as_img(self.png(SCREEN_DPI), self.get_label())
+    def __init__(self, width: float, height: float, alt: str):
+        super().__init__(figsize=(width, height), dpi=100, layout="none")
+        self.set_label(alt)
+        self.theme = theme()
 
+    def draw(self, renderer) -> None:
+        with styled(self.theme):
+            super().draw(renderer)
 
-def as_img(png: bytes, alt: str) -> str:
-    """The HTML of a picture that carries its own bytes, as wide as its column at most."""
-    return f'<img alt="{escape(alt)}" style="max-width:100%" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+    def html(self) -> str:
+        """The picture with its own bytes in it, two pixels for each of the browser's, as wide as its column at most."""
+        self.savefig(data := BytesIO(), format="webp", dpi=2 * CSS, pil_kwargs={"quality": 85, "method": 2})
+        return (f'<img alt="{escape(self.get_label())}" style="max-width:100%" width="{self.get_figwidth() * CSS:.0f}" '
+                f'src="data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}">')  # fmt: skip
+
+    _repr_html_ = html
 
 
 class Page:
-    """A figure laid out in inches from its top left corner, `alt` telling those who cannot see it what it shows."""
+    """A figure laid out in inches from its top left corner, `alt` telling after its title what it shows."""
 
-    def __init__(self, width: float, height: float, alt: str):
+    def __init__(self, width: float, height: float, alt: str, title: str = ""):
         self.width, self.height = width, height
-        self.figure = Plate(figsize=(width, height), facecolor=theme().paper, layout="none")
-        self.figure.set_label(alt)
+        self.figure = Plate(width, height, f"{title}. {alt}" if title else alt)
+        if title:
+            self.text(0.15, 0.25, title, TITLE, fontweight="bold")
 
     def at(self, left: float, down: float) -> tuple[float, float]:
         """Inches to fractions of the figure."""
@@ -87,60 +110,50 @@ class Page:
 
     def text(self, left: float, down: float, text: str, size: float = BODY, colour: str | None = None, **how) -> None:
         """A line of text, cut where it would leave the page."""
-        right = self.width - left
-        room = {"left": right, "right": left, "center": 2 * min(left, right)}[how.get("ha", "left")] - 0.05
-        text = fit(text, room, size, how.get("fontweight", "normal"))
-        how = {"ha": "left", "va": "center"} | how
-        self.figure.text(*self.at(left, down), text, fontsize=size, color=colour or theme().ink, parse_math=False, **how)
+        how = {"ha": "left", "va": "center", "fontsize": size, "color": colour} | how
+        room = {"left": self.width - left, "right": left, "center": 2 * min(left, self.width - left)}[how["ha"]] - 0.05
+        shown = text if "rotation" in how else fit(text, room, size, how.get("fontweight", "normal"))
+        self.figure.text(*self.at(left, down), shown, **how)
 
     def picture(self, pixels, left: float, down: float, width: float, height: float, caption: str = "", **how) -> AxesImage:
-        """A framed picture with its caption beneath; `how` goes to imshow."""
+        """A framed picture with its caption beneath; `how` goes to imshow. It is smooth unless its pixels are large."""
         axes = self._axes(left, down, width, height)
-        image = axes.imshow(pixels, **{"aspect": "auto", "interpolation": "nearest"} | how)
+        seen = "lanczos" if width * CSS < PIXELS * pixels.shape[1] else "nearest"
+        image = axes.imshow(pixels, **{"aspect": "auto", "interpolation": seen} | how)
         axes.set(xticks=[], yticks=[])
-        for spine in axes.spines.values():
-            spine.set(color=theme().line, linewidth=0.8)
-        axes.annotate(fit(caption, width, SMALL), (0.5, 0), (0, -6), "axes fraction", "offset points", fontsize=SMALL, color=theme().ink,
-                      parse_math=False, ha="center", va="top")  # fmt: skip
+        axes.grid(False)
+        axes.spines[:].set_visible(True)
+        axes.annotate(
+            fit(caption, width, SMALL), (0.5, 0), (0, -5), "axes fraction", "offset points", fontsize=SMALL, ha="center", va="top"
+        )
         return image
 
-    def scale(self, image: AxesImage, left: float, down: float, height: float, name: str) -> None:
+    def scale(self, image: ScalarMappable, left: float, down: float, height: float, name: str) -> None:
         """The colour scale of a picture, upright, with its name and units."""
-        axes = self._axes(left, down, 0.16, height)
-        bar = self.figure.colorbar(image, cax=axes)
-        bar.outline.set(edgecolor=theme().line, linewidth=0.8)
-        bar.set_label(fit(name, height + 0.5, SMALL), size=SMALL, color=theme().ink, parse_math=False)
-        axes.tick_params(colors=theme().quiet, labelsize=SMALL)
+        bar = self.figure.colorbar(image, cax=self._axes(left, down, 0.14, height))
+        bar.set_label(fit(name, height + 0.1, SMALL), size=SMALL)
 
     def panel(self, left: float, down: float, width: float, height: float, x_name: str, y_name: str, **how) -> Axes:
         """Axes for curves, with names and units; `how` goes to `Axes.set`."""
         axes = self._axes(left, down, width, height)
-        axes.set(facecolor=theme().paper, **how)
-        axes.set_xlabel(fit(x_name, width), fontsize=BODY, color=theme().ink, parse_math=False)
-        axes.set_ylabel(fit(y_name, height), fontsize=BODY, color=theme().ink, parse_math=False)
-        axes.tick_params(which="both", colors=theme().quiet, labelsize=SMALL)
-        axes.grid(color=theme().line, linewidth=0.5)
-        axes.set_axisbelow(True)
-        axes.set_prop_cycle(color=theme().cycle, linestyle=("-", "--", "-.", ":", "-", "--"))
-        for side, spine in axes.spines.items():
-            spine.set(color=theme().line, visible=side in ("left", "bottom"))
+        axes.set(xlabel=fit(x_name, width), ylabel=fit(y_name, height), **how)
         return axes
 
     def arrow(self, start: tuple[float, float], end: tuple[float, float], bend: str = "arc3,rad=0", colour: str | None = None) -> None:
         """An arrow between two points in inches."""
         self.figure.add_artist(FancyArrowPatch(
-            self.at(*start), self.at(*end), connectionstyle=bend, arrowstyle="-|>", mutation_scale=16, color=colour or theme().quiet,
+            self.at(*start), self.at(*end), connectionstyle=bend, arrowstyle="-|>", mutation_scale=14, color=colour or theme().quiet,
             linewidth=1.6, transform=self.figure.transFigure, shrinkA=2, shrinkB=2,
         ))  # fmt: skip
 
+    def patch(self, shape, left: float, down: float, width: float, height: float, *form, **how) -> None:
+        """A patch of matplotlib's, such as a Rectangle, between the page and what is written on it."""
+        corner = self.at(left, down + height)
+        self.figure.add_artist(shape(corner, width / self.width, height / self.height, *form, zorder=-1, figure=self.figure,
+                                     transform=self.figure.transFigure, **how))  # fmt: skip
+
     def _axes(self, left, down, width, height):
         return self.figure.add_axes((*self.at(left, down + height), width / self.width, height / self.height))
-
-
-def legend(axes: Axes, **how) -> None:
-    """What the curves or marks of `axes` are called."""
-    for text in axes.legend(frameon=False, fontsize=SMALL, labelcolor=theme().ink, **how).get_texts():
-        text.set_parse_math(False)
 
 
 def as_array(values) -> np.ndarray:
@@ -159,6 +172,11 @@ def width_of(line: str, size: float = BODY, weight: str = "normal") -> float:
     """How many inches a line takes, with a twentieth to spare for what the screen's grid does to letters."""
     with warnings.catch_warnings(action="ignore"):  # of letters that the font has not
         return 1.05 * text_to_path.get_text_width_height_descent(line, FontProperties(size=size, weight=weight), False)[0] / 72
+
+
+def widest(lines: Sequence[str], size: float = BODY) -> float:
+    """How many inches the widest of the lines takes; 0 of none."""
+    return max((width_of(line, size) for line in lines), default=0.0)
 
 
 def fit(text: str, inches: float, size: float = BODY, weight: str = "normal") -> str:

@@ -10,11 +10,10 @@ from IPython.display import display
 from ipywidgets import HTML, Dropdown, HBox, Layout, Play, SelectionSlider, Text, ToggleButtons, VBox, jslink
 from tqdm.auto import tqdm
 
-from ..plots.style import SCREEN_DPI, Plate, as_img
+from ..plots.style import Plate
 
 PAUSE = 250  # milliseconds, of what is typed before it is looked at, and of a frame while it plays
 BUTTONS = 12  # as many words as stand side by side
-Frame = tuple[bytes, str]
 
 
 class _Shown(VBox):
@@ -53,7 +52,7 @@ class LiveExplorer(_Shown):
         if not choices or not all(len(values) for values in choices.values()):
             raise ValueError(f"expected choices for at least one slider, at least one for each, got {dict(choices)}")
         self.draw = draw
-        self.frames: dict[tuple, Frame] = {}
+        self.frames: dict[tuple, str] = {}
         self.sliders = {name: _control(name, values, self.follows_the_hand) for name, values in choices.items()}
         super().__init__([*self.sliders.values()])
         self.choose(**start or {})
@@ -71,12 +70,11 @@ class LiveExplorer(_Shown):
 
     def _frame(self, chosen):
         if chosen not in self.frames:
-            figure = self.draw(**dict(zip(self.sliders, chosen, strict=True)))
-            self.frames[chosen] = figure.png(SCREEN_DPI), figure.get_label()
+            self.frames[chosen] = self.draw(**dict(zip(self.sliders, chosen, strict=True))).html()
         return self.frames[chosen]
 
     def _show(self, _=None):
-        self.picture.value = as_img(*self._frame(tuple(slider.value for slider in self.sliders.values())))
+        self.picture.value = self._frame(tuple(slider.value for slider in self.sliders.values()))
 
 
 class Explorer(LiveExplorer):
@@ -151,8 +149,8 @@ class TextExplorer(_Shown):
                 self.children = [*self.fields.values(), self.picture]
                 return
         said = "".join(f"<p>{escape(str(note.message))}</p>" for note in notes)
-        self.picture.value = (as_img(drawn.png(SCREEN_DPI), drawn.get_label()) if isinstance(drawn, Plate) else drawn.picture.value) + said
-        self.children = [*self.fields.values(), self.picture] if isinstance(drawn, Plate) else [*self.fields.values(), drawn, HTML(said)]
+        self.picture.value = (drawn.html() if isinstance(drawn, Plate) else drawn.picture.value) + said
+        self.children = [*self.fields.values(), *([self.picture] if isinstance(drawn, Plate) else [drawn, HTML(said)])]
 
 
 def live(figures: Iterable[Plate]) -> None:

@@ -8,7 +8,6 @@ from ipywidgets import Button, FloatSlider, IntRangeSlider
 from PIL import Image
 
 from ..plots import regions
-from ..plots.style import SCREEN_DPI, as_img
 from .explorer import _control, _Shown
 
 STEP = 8  # pixels, what a latent covers
@@ -100,5 +99,4 @@ class RegionExplorer(_Shown):
             changed = np.count_nonzero((pixels != self.before).any(2) & ~where)
             told = "after" if np.array_equal(mask, where) else "after, of the region before this one"
             shown.append((pixels, None, f"{told}: {changed:,} of {np.count_nonzero(~where):,} pixels outside have changed"))
-        figure = regions(*zip(*shown, strict=True))
-        self.picture.value = as_img(figure.png(SCREEN_DPI), figure.get_label()) + self.error
+        self.picture.value = regions(*zip(*shown, strict=True)).html() + self.error

@@ -104,7 +104,7 @@ def attention_explorer(trace: Trace) -> LiveExplorer:
         steps = None if step == 0 else [step - 1]
         heat = trace.heat_map(words[word], steps, layers[layer], heads[head])
         when = "last quarter" if step == 0 else f"step {step}, t = {trace.steps[step - 1].timestep:.0f}"
-        return plots.heat_maps([trace.pixels], [heat], [f"“{word}”, {when}; {layer}, {head}"], strength=strength, cell=3.2)
+        return plots.heat_maps([trace.pixels], [heat], [f"“{word}”, {when}; {layer}, {head}"], strength=strength)
 
     choices = {"word": [*words], "step": range(len(trace.steps) + 1), "layer": [*layers], "head": [*heads],
                "strength": [0.0, 0.25, 0.5, 0.75, 1.0]}  # fmt: skip
