@@ -1,8 +1,6 @@
 """The loaded parts of a Stable Diffusion."""
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from os import environ
 from pathlib import Path
@@ -12,10 +10,13 @@ from accelerate.utils.memory import should_reduce_batch_size
 from accelerate.utils.modeling import get_state_dict_offloaded_model
 from torch import nn
 
-from .checkpoints import EMBEDDED, find
-from .folder import made_for, read_folder
-from .memory import let_go, settle
-from .single_file import read_file
+from .loading import defer, quiet, uncollected
+from .loading.folder import check_tensors, made_for, read_folder
+from .loading.memory import let_go, settle
+from .loading.names import EMBEDDED, find
+from .loading.single_file import read_file
+
+PLACES = 77  # of CLIP's text tower
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -72,7 +73,7 @@ def load_model(
     checkpoint is not on this machine. No pickle is read. Raises ValueError for a name, device or dtype that cannot be used, saying
     what can, and for a checkpoint that is not whole or not finite. Each call loads anew, a model of its own. Weights that do not fit on
     the device beside those of a model that is still held make room, or stay in the CPU's memory, as all do with `offload` (see
-    `memory.settle`).
+    `loading.memory.settle`).
     """
     device = _checked_device(device)
     dtype = _checked_dtype(dtype, device)
@@ -80,64 +81,104 @@ def load_model(
     let_go()
     try:
         source = find(name)
-        with quiet():
+        defer("scipy.stats")  # which diffusers imports for noise levels on a beta distribution alone
+        with uncollected(), quiet():
             pipeline = (read_folder if source.is_dir() else read_file)(source, dtype)
-        _check_towers(pipeline)
-        _check_latents(pipeline)
+            model = _assembled(name, pipeline, source, device, dtype)
+        _check_texts(model)
+        _check_latents(model)
         _check_finite(pipeline)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:  # whatever is in the files, some library meets it first
         raise ValueError(f"cannot load {name!r}: {_reason(error)}; load_model({EMBEDDED!r}) always works, without a network") from error
-    unet, vae = pipeline.unet, pipeline.vae
-    if unet.config.in_channels != vae.config.latent_channels:
-        channels = unet.config.in_channels
-        raise ValueError(f"cannot use {name!r}: expected a UNet with {vae.config.latent_channels} input channels, got "
-                         f"{channels}{made_for(channels)}")  # fmt: skip
-    # XL's autoencoder overflows in float16: it stays in float32 then, as diffusers runs it.
-    if hasattr(pipeline, "text_encoder_2") and dtype == torch.float16 and vae.config.force_upcast:
-        vae.float()
     settle([part for part in pipeline.components.values() if isinstance(part, nn.Module)], device, offload)
-    return _assembled(name, pipeline, source, device, dtype)
-
-
-def _check_towers(pipeline):
-    """Raise ValueError unless the text towers are all there and make what the UNet reads."""
-    parts, unet = pipeline.components, pipeline.unet.config
-    if missing := [part for part in ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2") if parts.get(part, part) is None]:
-        raise ValueError(f"expected a {type(pipeline).__name__} with all its parts, got one without {' and '.join(missing)}")
-    towers = [parts[part].config for part in ("text_encoder", "text_encoder_2") if part in parts]
-    width, read = sum(tower.hidden_size for tower in towers), unet.cross_attention_dim
-    if {width} != ({read} if isinstance(read, int) else {*read}):
-        raise ValueError(f"expected a UNet that reads texts {width} wide, as the text encoders make them, got one that reads {read}")
-    if len(towers) == 2:
-        told = towers[1].projection_dim + 6 * unet.addition_time_embed_dim
-        if unet.projection_class_embeddings_input_dim != told:
-            raise ValueError(f"expected a UNet that takes {told} numbers for the whole text and six sizes, got one that takes "
-                             f"{unet.projection_class_embeddings_input_dim}")  # fmt: skip
-
-
-def _check_latents(pipeline):
-    """Raise ValueError for latents or noise of another kind than the stages reckon with: the pictures would be wrong."""
-    vae, scheduler, trained = pipeline.vae.config, type(pipeline.scheduler).__name__, pipeline.scheduler.config
-    if shifted := [name for name in ("latents_mean", "latents_std", "shift_factor") if getattr(vae, name, None)]:
-        raise ValueError(f"expected a VAE whose latents are multiplied by its scaling_factor alone, got one with {', '.join(shifted)} "
-                         "besides; open it with diffusers itself")  # fmt: skip
-    if not hasattr(pipeline.scheduler, "alphas_cumprod") or trained.get("use_flow_sigmas"):
-        raise ValueError(f"expected a checkpoint trained on a schedule of betas, got one trained on flows or on noise levels (EDM), as its "
-                         f"{scheduler} tells; open it with diffusers itself")  # fmt: skip
-    if (predicts := trained.get("prediction_type")) not in ("epsilon", "v_prediction"):
-        raise ValueError(f"expected a checkpoint that predicts epsilon or v_prediction, got {predicts!r}; open it with diffusers itself")
+    return model
 
 
 def _assembled(name, pipeline, source, device, dtype):
-    """The parts of a loaded pipeline."""
+    """The parts of a loaded pipeline, and what lies beside them."""
     parts = pipeline.components
     second = parts.get("text_encoder_2")
+    projection = getattr(second or pipeline.text_encoder, "text_projection", None)
+    projection = projection or _projection(source / "text_projection.safetensors", device, dtype)
+    words = source / "vocabulary.txt"
+    vocabulary = frozenset(words.read_text("utf-8").split()) if words.is_file() else None
+    # XL's autoencoder overflows in float16: it stays in float32 then, as diffusers runs it.
+    if second is not None and dtype == torch.float16 and pipeline.vae.config.force_upcast:
+        pipeline.vae.float()
     return StableDiffusion(
-        name, pipeline.tokenizer, pipeline.text_encoder, _text_projection(second or pipeline.text_encoder, source, device, dtype),
-        pipeline.image_encoder, pipeline.feature_extractor, pipeline.vae, pipeline.unet, pipeline.scheduler, parts.get("safety_checker"),
-        _vocabulary(source), device, dtype, parts.get("tokenizer_2"), second,
-        pipeline.config.get("force_zeros_for_empty_prompt", False),
+        name, pipeline.tokenizer, pipeline.text_encoder, projection, pipeline.image_encoder, pipeline.feature_extractor, pipeline.vae,
+        pipeline.unet, pipeline.scheduler, parts.get("safety_checker"), vocabulary, device, dtype,
+        parts.get("tokenizer_2"), second, pipeline.config.get("force_zeros_for_empty_prompt", False),
     )  # fmt: skip
+
+
+def _projection(file, device, dtype):
+    if not file.is_file():
+        return None
+    from safetensors.torch import load_file
+
+    check_tensors(file)
+    weight = load_file(file)["weight"]
+    projection = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+    projection.load_state_dict({"weight": weight})
+    return projection.to(device, dtype).requires_grad_(False)
+
+
+def _check_texts(model):
+    """Raise ValueError unless the tokenizers and the text towers are all there, fit each other, and make what the UNet reads."""
+    unet, towers = model.unet.config, [model.text_encoder, model.text_encoder_2][: 1 + (model.tokenizer_2 is not None)]
+    for tokenizer, tower in zip((model.tokenizer, model.tokenizer_2), towers, strict=False):
+        if tower.config.max_position_embeddings != PLACES:
+            raise ValueError(f"expected a text encoder of {PLACES} places, got one of {tower.config.max_position_embeddings}")
+        if tokenizer.model_max_length > 1000 * PLACES:  # transformers' number where the folder says none, as old ones do
+            tokenizer.model_max_length = PLACES
+        ids = tokenizer("a red car", padding="max_length", max_length=tokenizer.model_max_length).input_ids
+        if len(ids) != PLACES or max(ids) >= tower.config.vocab_size:
+            raise ValueError(f"expected a tokenizer that makes {PLACES} ids below {tower.config.vocab_size}, as the text encoder reads "
+                             f"them, got {len(ids)} up to {max(ids)}")  # fmt: skip
+    width, read = sum(tower.config.hidden_size for tower in towers), unet.cross_attention_dim
+    if {width} != ({read} if isinstance(read, int) else {*read}):
+        raise ValueError(f"expected a UNet that reads texts {width} wide, as the text encoders make them, got one that reads {read}")
+    if len(towers) == 2:
+        numbers = towers[1].config.projection_dim + 6 * unet.addition_time_embed_dim
+        if unet.projection_class_embeddings_input_dim != numbers:
+            raise ValueError(f"expected a UNet that takes {numbers} numbers for the whole text and six sizes, got one that takes "
+                             f"{unet.projection_class_embeddings_input_dim}")  # fmt: skip
+
+
+def _check_latents(model):
+    """Raise ValueError for latents or noise of another kind than the stages reckon with: the pictures would be wrong."""
+    vae, scheduler, trained, channels = model.vae.config, model.scheduler, model.scheduler.config, model.unet.config.in_channels
+    if channels != vae.latent_channels:
+        raise ValueError(f"expected a UNet with {vae.latent_channels} input channels, got {channels}{made_for(channels)}")
+    if shifted := [name for name in ("latents_mean", "latents_std", "shift_factor") if getattr(vae, name, None)]:
+        raise ValueError(f"expected a VAE whose latents are multiplied by its scaling_factor alone, got one with {', '.join(shifted)} "
+                         "besides; open it with diffusers itself")  # fmt: skip
+    if not hasattr(scheduler, "alphas_cumprod") or trained.get("use_flow_sigmas"):
+        raise ValueError("expected a checkpoint trained on a schedule of betas, got one trained on flows or on noise levels (EDM), as its "
+                         f"{type(scheduler).__name__} tells; open it with diffusers itself")  # fmt: skip
+    if (predicts := trained.get("prediction_type")) not in ("epsilon", "v_prediction"):
+        raise ValueError(f"expected a checkpoint that predicts epsilon or v_prediction, got {predicts!r}; open it with diffusers itself")
+    if not ((scheduler.alphas_cumprod >= 0) & (scheduler.alphas_cumprod <= 1)).all() or not 0 < vae.scaling_factor < torch.inf:
+        raise ValueError("expected betas between 0 and 1 and a scaling_factor above 0, got others; fetch or copy the scheduler's and the "
+                         "VAE's configurations again")  # fmt: skip
+
+
+def _check_finite(pipeline):
+    for name, part in pipeline.components.items():
+        for tensor, values in getattr(part, "named_parameters", list)():
+            if not torch.stack(values.aminmax()).isfinite().all():
+                raise ValueError(f"expected finite weights, got NaN or infinity in {tensor} of the {name}; the file was damaged or "
+                                 "converted badly: fetch it again, or load it with another dtype")  # fmt: skip
+
+
+def _reason(error):
+    if should_reduce_batch_size(error):
+        return "expected more memory to read it into; end other programs, or choose a smaller checkpoint or half precision"
+    said = (str(error).strip() or "no more is known").splitlines()[0]
+    if isinstance(error, ValueError | OSError):
+        return said
+    return f"expected configurations and weights that fit each other, got {type(error).__name__}: {said}; fetch or copy it again"
 
 
 def fingerprint(*parts: nn.Module) -> str:
@@ -168,56 +209,3 @@ def _checked_dtype(dtype, device):
     if dtype not in allowed:
         raise ValueError(f"expected dtype to be one of {', '.join(map(str, allowed))}, got {dtype!r}")
     return dtype
-
-
-def _reason(error):
-    if should_reduce_batch_size(error):
-        return "expected more memory to read it into; end other programs, or choose a smaller checkpoint or half precision"
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-
-def _check_finite(pipeline):
-    for name, part in pipeline.components.items():
-        for tensor, values in getattr(part, "named_parameters", list)():
-            if not torch.stack(values.aminmax()).isfinite().all():
-                raise ValueError(f"expected finite weights, got NaN or infinity in {tensor} of the {name}; the file was damaged or "
-                                 "converted badly: fetch it again, or load it with another dtype")  # fmt: skip
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence what diffusers and transformers say and draw of their own while they load; errors still come through."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    logs = (diffusers_logging, transformers_logging)
-    before = [(log.get_verbosity(), log.is_progress_bar_enabled()) for log in logs]
-    try:
-        for log in logs:
-            log.set_verbosity_error()
-            log.disable_progress_bar()
-        yield
-    finally:
-        for log, (verbosity, bar) in zip(logs, before, strict=True):
-            log.set_verbosity(verbosity)
-            if bar:
-                log.enable_progress_bar()
-
-
-def _text_projection(text_encoder, source, device, dtype):
-    if hasattr(text_encoder, "text_projection"):
-        return text_encoder.text_projection
-    path = Path(source) / "text_projection.safetensors"
-    if not path.is_file():
-        return None
-    from safetensors.torch import load_file
-
-    weight = load_file(path)["weight"]
-    projection = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
-    projection.load_state_dict({"weight": weight})
-    return projection.to(device, dtype).requires_grad_(False)
-
-
-def _vocabulary(source):
-    path = Path(source) / "vocabulary.txt"
-    return frozenset(path.read_text("utf-8").split()) if path.is_file() else None

@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .attention import cross_attention_layers, layer_grids
-from .memory import advised
+from .loading.memory import advised
 from .model import StableDiffusion
 from .pictures import LARGEST, Box, back_projected, box_mask, checked_layout
 from .records import StepRecord

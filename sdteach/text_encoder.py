@@ -9,7 +9,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from .memory import advised
+from .loading.memory import advised
 from .model import StableDiffusion
 from .records import Record, Tokens
 from .tokenizer import tokenize

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_max_pool2d
 
 from .attention import KeysValues, keys_values, reading
-from .memory import advised
+from .loading.memory import advised
 from .model import StableDiffusion
 from .records import Record
 from .schedule import alpha_cumprod_at

@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from .memory import advised, in_float32, tiled_if_needed
+from .loading.memory import advised, in_float32, range_advice, tiled_if_needed
 from .model import StableDiffusion
 from .records import Record
 
@@ -59,7 +59,7 @@ def latents_to_images(model: StableDiffusion, latents: Float[Tensor | np.ndarray
     latents = torch.as_tensor(latents).to(model.device, model.vae.dtype)
     if not latents.isfinite().all():
         raise ValueError(f"expected finite latents, got NaN or infinity: the text tower or the UNet left the range of {model.dtype}; "
-                         f"load the model with dtype={'torch.bfloat16 or ' * (model.dtype == torch.float16)}torch.float32")  # fmt: skip
+                         f"{range_advice(model)}")  # fmt: skip
     decoded = _decoded(model.vae, latents / model.vae.config.scaling_factor)
     if not decoded.isfinite().all():
         if model.vae.dtype == torch.float32:

@@ -354,7 +354,7 @@ def lab(sdteach_command, monkeypatch, tmp_path):
     lessons.mkdir()
     for name in ("00_first.ipynb", "01_second.ipynb", "exercises.toml"):
         (lessons / name).write_text(f"packaged {name}")
-    monkeypatch.setattr("sdteach.checkpoints.data_folder", {"lessons": lessons}.__getitem__)
+    monkeypatch.setattr("sdteach.files.data_folder", {"lessons": lessons}.__getitem__)
     started = []
 
     def run(*arguments, status=0):

@@ -17,9 +17,10 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from ..checkpoints import EMBEDDED, data_folder, find, hub_ids
-from ..folder import check_tensors, checked_index
-from ..hub import cached
+from ..files import data_folder
+from ..loading.folder import check_tensors, checked_index
+from ..loading.hub import cached
+from ..loading.names import EMBEDDED, find, hub_ids
 
 REINSTALL = "install sdteach again, with -c constraints.txt"
 LESSON, DISK = 2**30, 2**28  # bytes that a lesson's kernel wants, and a student's copies and runs

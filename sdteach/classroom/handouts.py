@@ -11,7 +11,7 @@ from markupsafe import Markup
 from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
 
-from ..checkpoints import data_folder
+from ..files import data_folder
 from ..player.page import render
 from ..trace import write_atomically
 from .exercises import exercises

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..checkpoints import data_folder
+from ..files import data_folder
 from ..records import by_area, over_text
 from ..trace import PER_STEP, Trace, mean_of_heads
 

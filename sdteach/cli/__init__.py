@@ -22,7 +22,7 @@ def main() -> None:
 
         if not should_reduce_batch_size(error):
             raise
-        from ..memory import ADVICE
+        from ..loading.memory import ADVICE
 
         _end_with(f"expected more memory than there is; {ADVICE}")
     except KeyboardInterrupt:

@@ -14,8 +14,8 @@ from .output import check_writable, notes, said
 @app.command(epilog='Example:  [bold]sdteach checkpoints[/], then [bold]sdteach generate "a red car" --model sd-turbo --steps 4 ...[/]')
 def checkpoints() -> None:
     """List the checkpoints that have a name here, what each wants, and whether it is on this machine."""
-    from ..checkpoints import EMBEDDED, KNOWN
-    from ..hub import cached
+    from ..loading.hub import cached
+    from ..loading.names import EMBEDDED, KNOWN
 
     said.print(Text.assemble((EMBEDDED, "bold"), "  the embedded one: no download, no GPU. Besides it, by name:\n"))
     table = Table("name", "GB", "pixels", "steps", "guidance", "here", "what differs in a lesson", box=None, padding=(0, 1, 0, 0))
@@ -43,8 +43,8 @@ def prefetch(
     to: Annotated[Path | None, typer.Option(help="A folder to copy to every machine; else the hub's cache on this one.")] = None,
 ) -> None:
     """Fetch a checkpoint for a class, so that nobody needs the network later. Stopped, the same command goes on."""
-    from ..checkpoints import KNOWN, hub_ids
-    from ..hub import fetch_to, fetched
+    from ..loading.hub import fetch_to, fetched
+    from ..loading.names import KNOWN, hub_ids
 
     ids = hub_ids(name)
     if not ids:

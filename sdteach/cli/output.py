@@ -97,9 +97,9 @@ def tell_outputs(made):
 
 
 def tell_time(made, model, start):
-    from ..memory import told
+    from ..loading.memory import placement
 
-    asides.print(f"{len(made.steps)} steps on {told(model)}, {time.perf_counter() - start:.1f} s in all", style="dim")
+    asides.print(f"{len(made.steps)} steps on {placement(model)}, {time.perf_counter() - start:.1f} s in all", style="dim")
     if not made.complete:
         asides.print("Stopped early: the picture is the last predicted one.")
         sys.exit(130)

@@ -98,7 +98,7 @@ def play(
     device: Device = None,
 ) -> None:
     """Make a page on which to watch a run in any browser, step by step, word by word; or two runs side by side."""
-    from ..checkpoints import EMBEDDED
+    from ..loading.names import EMBEDDED
     from ..trace import Trace
 
     if len(runs) > 2:

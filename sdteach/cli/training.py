@@ -30,8 +30,9 @@ def train(
     """Train picturebook from nothing. Killed at any moment, the same command goes on where it was."""
     from transformers import CLIPTokenizer
 
-    from ..checkpoints import EMBEDDED, data_folder
-    from ..model import quiet
+    from ..files import data_folder
+    from ..loading import quiet
+    from ..loading.names import EMBEDDED
     from ..picturebook.training import PRESETS, STAGES, Watch
     from ..picturebook.training import train as run
 

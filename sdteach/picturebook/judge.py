@@ -22,7 +22,7 @@ from scipy.ndimage import label
 from torch import Tensor, nn
 from torch.nn.functional import pixel_unshuffle
 
-from ..checkpoints import data_folder
+from ..files import data_folder
 from .captions import Request
 from .objects import BLOT
 from .scenes import PIXEL, box_of

@@ -28,7 +28,7 @@ from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 
 import sdteach
-from sdteach.checkpoints import data_folder
+from sdteach.files import data_folder
 
 try:
     from attention_map_diffusers import AttentionCapture

@@ -26,8 +26,9 @@ from rich.table import Table
 from tqdm.auto import tqdm
 
 import sdteach
-from sdteach.checkpoints import EMBEDDED, data_folder
-from sdteach.single_file import tokenizers
+from sdteach.files import data_folder
+from sdteach.loading.names import EMBEDDED
+from sdteach.loading.single_file import tokenizers
 
 try:
     from attention_map_diffusers import AttentionCapture

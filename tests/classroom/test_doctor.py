@@ -153,7 +153,7 @@ def test_what_sdteach_model_names(monkeypatch, tmp_path, name, ok, told):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("sdteach.checkpoints.fetched", lambda ids: pytest.fail("nothing is fetched"))
+    monkeypatch.setattr("sdteach.loading.names.fetched", lambda ids: pytest.fail("nothing is fetched"))
     Path("weights.ckpt").write_bytes(b"a pickle")
     Path("cut.safetensors").write_bytes((99).to_bytes(8, "little") + b"{}")
     monkeypatch.setenv("SDTEACH_MODEL", name) if name else monkeypatch.delenv("SDTEACH_MODEL", raising=False)

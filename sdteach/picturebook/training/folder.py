@@ -9,7 +9,7 @@ from diffusers import PNDMScheduler
 from safetensors.torch import save_file
 from transformers import CLIPImageProcessorPil
 
-from ...model import quiet
+from ...loading import quiet
 from ..captions import vocabulary
 from ..world import Grammar
 

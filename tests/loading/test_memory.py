@@ -17,7 +17,8 @@ from PIL import Image
 from transformers import CLIPImageProcessorPil
 
 import sdteach
-from sdteach import attention, cli, memory, pipeline, text_encoder, unet, widgets
+from sdteach import attention, cli, pipeline, text_encoder, unet, widgets
+from sdteach.loading import memory
 from sdteach.model import fingerprint
 from sdteach.vae import latents_to_images, preview
 
@@ -48,8 +49,8 @@ def test_offloaded_weights_paint_the_same_picture(random_folders, fresh):
     picture = Image.new("RGB", (72, 72), "red")
     assert torch.equal(sdteach.image_to_latents(offloaded, picture).latents, sdteach.image_to_latents(fresh, picture).latents)
     assert fingerprint(offloaded.unet) == fingerprint(fresh.unet)
-    assert "weights in the CPU's memory" in memory.told(offloaded)
-    assert memory.told(fresh) == "cpu, float32"
+    assert "weights in the CPU's memory" in memory.placement(offloaded)
+    assert memory.placement(fresh) == "cpu, float32"
 
 
 @pytest.mark.fault(8)

@@ -11,7 +11,7 @@ from diffusers import StableDiffusionImg2ImgPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 import sdteach
-from sdteach.folder import checked_index
+from sdteach.loading.folder import checked_index
 
 from conftest import random_folder
 

@@ -7,14 +7,14 @@ from unittest import mock
 import pytest
 
 import sdteach
-from sdteach.checkpoints import EMBEDDED, KNOWN, find, hub_ids
-from sdteach.hub import wanted
+from sdteach.loading.hub import wanted
+from sdteach.loading.names import EMBEDDED, KNOWN, find, hub_ids
 
 from conftest import PICTUREBOOK
 from fake_hub import fake_hub
 
 MAKE = "import sys, sdteach; print(sdteach.generate(sdteach.load_model(device='cpu'), 'a red car', steps=1).image.size)"
-FIND = "from sdteach.checkpoints import find; print(find('sd-1.5'))"  # what load_model reads from
+FIND = "from sdteach.loading.names import find; print(find('sd-1.5'))"  # what load_model reads from
 COMMAND = "import sys; from sdteach.cli import main; sys.exit(main())"
 
 

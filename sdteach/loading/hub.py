@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from errno import ENOSPC
 from pathlib import Path, PurePosixPath
 
-from .folder import WHY_NO_PICKLE, checked_index
+from .folder import WEIGHTS, WHY_NO_PICKLE, checked_index
 
 PARTS = ("scheduler", "tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2", "unet", "vae", "safety_checker", "feature_extractor",
          "image_encoder")  # fmt: skip
@@ -93,7 +93,7 @@ def _listed(hub_id):
 def _download(hub_id, files, folder):
     from huggingface_hub import snapshot_download
 
-    if folder and (others := [path for path in folder.rglob("*.safetensors") if path.relative_to(folder).as_posix() not in files]):
+    if folder and (others := [path for path in folder.rglob(WEIGHTS) if path.relative_to(folder).as_posix() not in files]):
         raise ValueError(f"expected an empty folder, or what an earlier fetch of {hub_id} left, got {others[0]} in it; name another folder")
     _check_room(files, folder)
     with _said_in_a_sentence(f"{hub_id}: "):

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 import sdteach
-from sdteach import single_file
-from sdteach.folder import read_folder
+from sdteach.loading import single_file
+from sdteach.loading.folder import read_folder
 
 from conftest import ROOT
 from original_layout import FAMILIES, in_one_file, made, small_assets

@@ -1,26 +1,22 @@
 """A checkpoint in a folder, as diffusers lays it out: what it must hold, and reading it."""
 
 import json
+import math
+import re
 from pathlib import Path
 
-# The classes of folders that are read, and what each is read as: consistency models have the parts of a Stable Diffusion.
-PIPELINES = {
-    "StableDiffusionPipeline": "StableDiffusionPipeline", "LatentConsistencyModelPipeline": "StableDiffusionPipeline",
-    "StableDiffusionXLPipeline": "StableDiffusionXLPipeline",
-}  # fmt: skip
-# Checkpoints made for one task only, by the channels that their UNet takes in, and by the class that their folder names.
+# Checkpoints made for one task only: what their folder's class is called after, and the channels that their UNet takes in.
 SPECIALISTS = {
-    5: "depth to image", 7: "upscaling", 8: "editing by instructions", 9: "inpainting", "StableDiffusionInpaintPipeline": "inpainting",
-    "StableDiffusionUpscalePipeline": "upscaling", "StableDiffusionLatentUpscalePipeline": "upscaling",
-    "StableDiffusionDepth2ImgPipeline": "depth to image", "StableDiffusionInstructPix2PixPipeline": "editing by instructions",
-    "StableDiffusionXLInpaintPipeline": "inpainting", "StableDiffusionXLInstructPix2PixPipeline": "editing by instructions",
-    "StableDiffusionXLImg2ImgPipeline": "refining pictures",
+    "depth to image": ("Depth2Img", 5), "upscaling": ("Upscale", 7), "editing by instructions": ("InstructPix2Pix", 8),
+    "inpainting": ("Inpaint", 9),
 }  # fmt: skip
 # What a part's folder holds, apart from weights, by the beginning of its name; any of the alternatives will do.
 DESCRIPTIONS = {
     "scheduler": ("scheduler_config.json",), "tokenizer": ("tokenizer.json", "vocab.json"),
     "feature_extractor": ("preprocessor_config.json",), "": ("config.json",),
 }  # fmt: skip
+NUMBERS, LAYERS = 2**17, 128  # no number in a configuration is larger, and no network deeper
+WEIGHTS = "[!.]*.safetensors"  # a Mac leaves a ._ file beside each that it copies
 PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
 WHY_NO_PICKLE = ("a pickle can run any program on the machine that opens it. Get the checkpoint as .safetensors, which most publishers "
                  "offer beside it, or convert it on a machine that has nothing to lose")  # fmt: skip
@@ -32,18 +28,21 @@ def read_folder(folder: Path, dtype):
     import torch
 
     index = checked_index(folder)
-    kind = getattr(diffusers, PIPELINES[index["_class_name"]])
-    weights = {part: [path.name for path in (folder / part).glob("*.safetensors")] for part in _parts(index)}
-    halves = [part for part, names in weights.items() if any(".fp16" in name for name in names)]
-    only_halves = any(all(".fp16" in name for name in weights[part]) for part in halves)
+    parts = _parts(index)
+    kind = diffusers.StableDiffusionXLPipeline if "XL" in index["_class_name"] else diffusers.StableDiffusionPipeline
+    weights = {part: [path.name for path in (folder / part).glob(WEIGHTS)] for part in parts}
+    halves = [names for names in weights.values() if any(".fp16" in name for name in names)]
+    only_halves = any(all(".fp16" in name for name in names) for names in halves)
     variant = "fp16" if only_halves or (halves and dtype != torch.float32) else None
+    # Without these diffusers warns of what the folder says it does not have.
+    optional = {"image_encoder"} if "XL" in index["_class_name"] else {"image_encoder", "safety_checker"}
+    absent = dict.fromkeys(optional - {*parts}) | ({"requires_safety_checker": False} if "safety_checker" in optional - {*parts} else {})
     try:
-        return kind.from_pretrained(str(folder), dtype=dtype, variant=variant, local_files_only=True, use_safetensors=True,
-                                    **_absent_parts(index))  # fmt: skip
+        return kind.from_pretrained(str(folder), dtype=dtype, variant=variant, local_files_only=True, use_safetensors=True, **absent)
     except RuntimeError as error:
         if "ignore_mismatched_sizes" not in str(error):
             raise
-        encoders = " or ".join(part for part in _parts(index) if index[part][0] == "transformers" and "encoder" in part)
+        encoders = " or ".join(part for part in parts if "encoder" in part)
         raise ValueError(
             f"expected weights of the shape that config.json tells, got another in the {encoders}; fetch or copy it again"
         ) from error
@@ -53,26 +52,32 @@ def checked_index(folder: Path) -> dict:
     """What model_index.json says of `folder`.
 
     Raises ValueError, naming the file and the remedy, for a class that is not read here, a file that is missing, cut short or not
-    JSON, and for weights that there are only as a pickle.
+    JSON, numbers out of all measure, and weights that there are only as a pickle.
     """
     index = _json(folder / "model_index.json", "a diffusers folder")
-    if not isinstance(kind := index.get("_class_name"), str) or kind not in PIPELINES:
+    kind = index.get("_class_name")
+    # Pipelines from a picture have the same parts, consistency models those of a Stable Diffusion.
+    if not re.fullmatch("(StableDiffusion(XL)?|LatentConsistencyModel)(Img2Img)?Pipeline", str(kind)):
         raise ValueError(f"expected a StableDiffusionPipeline or a StableDiffusionXLPipeline, got a {kind}{made_for(kind)}")
+    parts = _parts(index)
     needed = ("tokenizer", "text_encoder", "unet", "vae", "scheduler", *(("tokenizer_2", "text_encoder_2") if "XL" in kind else ()))
-    if lacking := [part for part in needed if part not in _parts(index)]:
-        raise ValueError(f"expected a {kind} with {', '.join(needed)}, found no {', '.join(lacking)} in {folder / 'model_index.json'}")
-    for part in _parts(index):
-        names = next(names for beginning, names in DESCRIPTIONS.items() if part.startswith(beginning))
-        there = next((folder / part / name for name in names if (folder / part / name).is_file()), folder / part / names[0])
-        _json(there, f"a {part}")
-        if names == DESCRIPTIONS[""]:
+    if lacking := [part for part in needed if part not in parts]:
+        refiner = "; a refiner only finishes what another checkpoint began" * (kind == "StableDiffusionXLImg2ImgPipeline")
+        raise ValueError(f"expected a {kind} with {', '.join(needed)}, found no {', '.join(lacking)} in "
+                         f"{folder / 'model_index.json'}{refiner}")  # fmt: skip
+    for part in parts:
+        file = folder / part / _description(folder, part)
+        described = _json(file, f"a {part}")
+        if not part.startswith("tokenizer"):
+            _check_numbers(described, file)
+        if file.name == "config.json":
             _check_weights(folder / part)
     return index
 
 
-def made_for(kind: str | int) -> str:
+def made_for(kind: str | int | None) -> str:
     """A few words on the checkpoints that are made for one task, by their class or their UNet's channels; "" for others."""
-    task = SPECIALISTS.get(kind) if isinstance(kind, str | int) else None
+    task = next((task for task, (mark, channels) in SPECIALISTS.items() if kind == channels or mark in str(kind)), None)
     return f", made for {task} alone; inpainting and upscaling work with any text-to-image checkpoint, see lesson 08" if task else ""
 
 
@@ -80,11 +85,10 @@ def check_tensors(file: Path) -> None:
     """Raises ValueError, saying what to do, unless `file` is a whole safetensors file. Reads only its head."""
     from safetensors import SafetensorError, safe_open
 
-    try:
-        with file.open("rb") as opened:
-            pointer = opened.read(12) == b"version http"
-        if pointer:
+    with file.open("rb") as opened:
+        if opened.read(12) == b"version http":
             raise ValueError(f"expected weights in {file}, got the note that Git LFS leaves in their place; run: git lfs pull")
+    try:
         with safe_open(file, "pt"):
             pass
     except SafetensorError as error:
@@ -93,8 +97,17 @@ def check_tensors(file: Path) -> None:
 
 
 def _parts(index):
-    """The parts that there are, in the order of the index."""
-    return [part for part, value in index.items() if isinstance(value, list) and len(value) == 2 and value[0] is not None]
+    """The parts that there are, by name, and the library and the class of each."""
+    pairs = {part: value for part, value in index.items() if isinstance(value, list) and value != [None, None]}
+    for part, value in pairs.items():
+        if len(value) != 2 or not all(isinstance(name, str) for name in value):
+            raise ValueError(f"expected a library and a class for the {part} in model_index.json, got {value}; fetch or copy it again")
+    return pairs
+
+
+def _description(folder, part):
+    names = next(names for beginning, names in DESCRIPTIONS.items() if part.startswith(beginning))
+    return next((name for name in names if (folder / part / name).is_file()), names[0])
 
 
 def _json(path, whole):
@@ -102,16 +115,29 @@ def _json(path, whole):
         raise ValueError(f"expected {whole}, found no {path.name} in {path.parent}; fetch or copy the folder again")
     try:
         found = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"expected JSON in {path}, got something else ({error}); fetch or copy the file again") from error
     if not isinstance(found, dict):
         raise ValueError(f"expected a JSON object in {path}, got a {type(found).__name__}; fetch or copy the file again")
     return found
 
 
+def _check_numbers(value, path, key=""):
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _check_numbers(inner, path, name)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_numbers(inner, path, key)
+    elif isinstance(value, int | float):
+        most = LAYERS if "layers" in key else NUMBERS
+        if most < abs(value) < math.inf:
+            raise ValueError(f"expected {key} in {path} to be at most {most}, got {value:.3g}; fetch or copy the file again")
+
+
 def _check_weights(folder):
-    weights = {*folder.glob("*.safetensors")}
-    for index in folder.glob("*.safetensors.index*.json"):
+    weights = {*folder.glob(WEIGHTS)}
+    for index in folder.glob(f"{WEIGHTS}.index*.json"):
         weights |= {folder / name for name in _json(index, "an index").get("weight_map", {}).values()}
     if not weights:
         if pickled := [path.name for path in folder.iterdir() if path.suffix in PICKLED]:
@@ -121,10 +147,3 @@ def _check_weights(folder):
         if not file.is_file():
             raise ValueError(f"expected weights, found no {file.name} in {folder}; fetch or copy the folder again")
         check_tensors(file)
-
-
-def _absent_parts(index):
-    """Parts that the folder says it does not have, so that diffusers does not warn of them."""
-    optional = ("image_encoder",) if "XL" in index["_class_name"] else ("safety_checker", "image_encoder")
-    absent = {part: None for part in optional if index.get(part, [None])[0] is None}
-    return absent | ({"requires_safety_checker": False} if "safety_checker" in absent else {})

@@ -4,13 +4,16 @@ import json
 import warnings
 from pathlib import Path
 
-from .checkpoints import EMBEDDED, data_folder
+from ..files import data_folder
 from .folder import check_tensors, made_for
+from .names import EMBEDDED
 
-# What diffusers recognises, and the configurations in assets/configs that it needs.
-FAMILIES = {"v1": "sd-1", "v2": "sd-2", "xl_base": "sdxl"}
-TASKS = {"inpainting": 9, "inpainting_v2": 9, "xl_inpaint": 9, "instruct-pix2pix": 8, "upscale": 7}
-UNET, DISTILLED = "model.diffusion_model.", "model.diffusion_model.time_embed.cond_proj.weight"
+UNET = "model.diffusion_model."
+# Tensors that only one family has, and the configurations in assets/configs that it needs; the second's must be 1024 wide.
+MARKS = {
+    "conditioner.embedders.1.model.transformer.resblocks.9.mlp.c_proj.bias": "sdxl",
+    UNET + "input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight": "sd-2", UNET + "output_blocks.11.0.skip_connection.weight": "sd-1",
+}  # fmt: skip
 
 
 def read_file(file: Path, dtype):
@@ -19,14 +22,15 @@ def read_file(file: Path, dtype):
     Raises ValueError, saying what to do, for a file that is cut short, that holds something else, or lacks a part.
     """
     import diffusers
-    from diffusers.loaders.single_file_utils import SingleFileComponentError
 
     configs = data_folder("assets") / "configs" / family(file)
     kind = getattr(diffusers, json.loads((configs / "model_index.json").read_text())["_class_name"])
     try:
         return kind.from_single_file(str(file), config=str(configs), dtype=dtype, local_files_only=True, **tokenizers(configs))
-    except (SingleFileComponentError, NotImplementedError, KeyError) as error:  # the latter two where single tensors are missing
-        lacking = str(error).splitlines()[0] if isinstance(error, SingleFileComponentError) else "Tensors of its parts are missing."
+    except (OSError, ValueError, RuntimeError):
+        raise
+    except Exception as error:  # diffusers says which part is missing with an exception of its own, and single tensors with others
+        lacking = "Tensors of its parts are missing." if isinstance(error, KeyError | NotImplementedError) else str(error).splitlines()[0]
         raise ValueError(f"expected a whole checkpoint in {file.name}. {lacking} Get the full file, not a pruned one") from error
 
 
@@ -36,33 +40,31 @@ def family(file: Path) -> str:
     Tensors do not tell 2.x at 768 pixels (v-prediction) from its base at 512, nor what was distilled into a Turbo: that the file's
     metadata says, else its name, else the usual is assumed and said aloud. Raises ValueError for what is no Stable Diffusion.
     """
-    import torch
-    from diffusers.loaders.single_file_utils import infer_diffusers_model_type
     from safetensors import safe_open
 
     check_tensors(file)
     with safe_open(file, "pt") as tensors:
-        shapes = {name: torch.empty(tensors.get_slice(name).get_shape(), device="meta") for name in tensors.keys()}  # noqa: SIM118
-        told = [value for key, value in (tensors.metadata() or {}).items() if key.startswith("modelspec.")]
-    if not any(name.startswith(UNET) for name in shapes):
-        example = next(iter(shapes), "nothing")
+        shapes = {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118
+        said = [value for key, value in (tensors.metadata() or {}).items() if key.startswith("modelspec.")]
+    unet = [name for name in shapes if name.startswith(UNET)]
+    if not unet:
         raise ValueError(f"expected a whole checkpoint, whose UNet's tensors begin with {UNET!r}, got {file.name} with tensors such as "
-                         f"{example!r}; a LoRA, a VAE or a UNet alone is only a part of one")  # fmt: skip
-    kind = infer_diffusers_model_type(shapes)
-    if kind not in FAMILIES or DISTILLED in shapes:
-        known = "a consistency model" if DISTILLED in shapes else kind
-        raise ValueError(f"expected a Stable Diffusion 1.x, 2.x or XL in {file.name}, got {known}{made_for(TASKS.get(kind))}; "
+                         f"{next(iter(shapes), 'nothing')!r}; a LoRA, a VAE or a UNet alone is only a part of one")  # fmt: skip
+    found = next((kind for mark, kind in MARKS.items() if mark in shapes and (kind != "sd-2" or shapes[mark][-1] == 1024)), None)
+    channels = shapes.get(UNET + "input_blocks.0.0.weight", [0, 4])[1]
+    distilled = UNET + "time_embed.cond_proj.weight" in shapes
+    if found is None or channels != 4 or distilled:
+        other = "a consistency model" if distilled else f"a UNet of {channels} channels" if channels != 4 else f"{unet[0]!r} and others"
+        raise ValueError(f"expected a Stable Diffusion 1.x, 2.x or XL in {file.name}, got {other}{made_for(channels)}; "
                          "load its diffusers folder or hub id if it has one")  # fmt: skip
-    found, about = FAMILIES[kind], " ".join([file.name, *told]).lower()
+    about = " ".join([file.name, *said]).lower()
     if "turbo" in about and found != "sd-1":
         return "sdxl-turbo" if found == "sdxl" else "sd-turbo"
-    if found == "sd-2":
-        base, full = (any(mark in about for mark in marks) for marks in (("512", "base", "epsilon"), ("768", "v_prediction", "v-pred")))
-        if base and not full:
+    if found == "sd-2" and not any(mark in about for mark in ("768", "v_prediction", "v-pred")):
+        if any(mark in about for mark in ("512", "base", "epsilon")):
             return "sd-2-base"
-        if not full:
-            warnings.warn(f"{file.name} does not say which Stable Diffusion 2 it is; taken for the one at 768 pixels. If its pictures are "
-                          "noise, rename it to end in -512-base.safetensors", stacklevel=2)  # fmt: skip
+        warnings.warn(f"{file.name} does not say which Stable Diffusion 2 it is; taken for the one at 768 pixels. If its pictures are "
+                      "noise, rename it to end in -512-base.safetensors", stacklevel=2)  # fmt: skip
     return found
 
 

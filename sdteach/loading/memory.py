@@ -121,7 +121,7 @@ def in_float32(part: nn.Module, device: torch.device) -> Iterator[None]:
             cpu_offload(part.to("cpu"), device)
 
 
-def told(model) -> str:
+def placement(model) -> str:
     """Where and how a loaded model computes, in a few words."""
     words = [str(model.device), str(model.dtype).removeprefix("torch.")]
     if model.device.type == "cuda":
@@ -129,3 +129,14 @@ def told(model) -> str:
     if hasattr(model.unet, "_hf_hook"):
         words.append("weights in the CPU's memory")
     return ", ".join(words)
+
+
+def range_advice(model) -> str:
+    """What helps where numbers left the range of the model's dtype: that depends on how it was trained and is loaded."""
+    schedule = model.scheduler.config
+    if schedule.get("rescale_betas_zero_snr") and schedule.get("prediction_type") == "epsilon":
+        return ("its schedule ends in pure noise (rescale_betas_zero_snr), where a UNet that predicts epsilon says nothing of the picture; "
+                "set rescale_betas_zero_snr to false in scheduler_config.json, or prediction_type to what it was trained for")  # fmt: skip
+    if model.dtype == torch.float32:
+        return "choose a lower guidance_scale, another scheduler or more steps"
+    return f"load the model with dtype={'torch.bfloat16 or ' * (model.dtype == torch.float16)}torch.float32"

@@ -1,0 +1,63 @@
+"""Checkpoints by name: the embedded one, those that people know, any folder, file or hub id; and where each is found."""
+
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..files import data_folder
+from .folder import PICKLED, WHY_NO_PICKLE
+from .hub import fetched
+
+EMBEDDED = "picturebook"
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A published checkpoint: where it is, and what it wants.
+
+    `fallback` is a copy of it or, where none is known, its nearest kin. `gigabytes` is about what the download takes, in half
+    precision where the publisher offers that; `edge` the pixels it was trained on; a `guidance_scale` of 1 is off. `differs` says what
+    is not as with Stable Diffusion 1.5 in a lesson.
+    """
+
+    hub_id: str
+    fallback: str
+    gigabytes: float
+    licence: str
+    edge: int
+    steps: int
+    guidance_scale: float
+    differs: str
+
+
+KNOWN = {name: Checkpoint(**row) for name, row in tomllib.loads(Path(__file__).with_name("known.toml").read_text("utf-8")).items()}
+
+
+def find(name: str) -> Path:
+    """The folder or the .safetensors file of a checkpoint; a known name or a hub id is fetched unless it is on this machine.
+
+    A folder or file of the name goes first; only what is neither touches the network. Raises ValueError, saying what can be named,
+    for anything else and for a pickle.
+    """
+    if name == EMBEDDED:
+        return data_folder("assets") / EMBEDDED
+    path = Path(name).expanduser()
+    if path.is_dir() or (path.is_file() and path.suffix == ".safetensors"):
+        return path
+    if path.is_file() and path.suffix in PICKLED:
+        raise ValueError(f"expected a .safetensors file, got {path.name}: {WHY_NO_PICKLE}")
+    if ids := hub_ids(name):
+        return fetched(ids)
+    raise ValueError(f"expected {EMBEDDED!r}, a folder that exists, a .safetensors file that exists, a known name ({', '.join(KNOWN)}) "
+                     f"or a hub id like 'owner/name', got {name!r}")  # fmt: skip
+
+
+def hub_ids(name: str) -> tuple[str, ...]:
+    """The ids to try for a known name or a hub id, in turn; none for anything else."""
+    if name in KNOWN:
+        return KNOWN[name].hub_id, KNOWN[name].fallback
+    path = Path(name).expanduser()
+    local = path.exists() or path.parent.is_dir() or path.suffix in (".safetensors", *PICKLED)
+    return (name,) if HUB_ID.fullmatch(name) and not local else ()
