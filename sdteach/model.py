@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from accelerate.utils.modeling import get_state_dict_offloaded_model
+from PIL import Image
 from torch import nn
+from torch.func import functional_call
 
-from .loading import defer, quiet, uncollected
+from .loading import quiet, uncollected
 from .loading.folder import check_tensors, made_for, read_folder
 from .loading.memory import let_go, settle
 from .loading.names import EMBEDDED, find
@@ -30,20 +32,20 @@ class StableDiffusion:
     """
 
     name: str
+    device: torch.device
+    dtype: torch.dtype
     tokenizer: object
     text_encoder: nn.Module
-    text_projection: nn.Module | None
-    image_encoder: nn.Module | None
-    feature_extractor: object | None
     vae: nn.Module
     unet: nn.Module
     scheduler: object
-    safety_checker: nn.Module | None
-    vocabulary: frozenset[str] | None
-    device: torch.device
-    dtype: torch.dtype
     tokenizer_2: object | None = None
     text_encoder_2: nn.Module | None = None
+    text_projection: nn.Module | None = None
+    image_encoder: nn.Module | None = None
+    feature_extractor: object | None = None
+    safety_checker: nn.Module | None = None
+    vocabulary: frozenset[str] | None = None
     zeros_for_empty: bool = False
 
     def __repr__(self):
@@ -81,13 +83,14 @@ def load_model(
     let_go()
     try:
         source = find(name)
-        defer("scipy.stats")  # which diffusers imports for noise levels on a beta distribution alone
         with uncollected(), quiet():
             pipeline = (read_folder if source.is_dir() else read_file)(source, dtype)
             model = _assembled(name, pipeline, source, device, dtype)
         _check_texts(model)
         _check_latents(model)
         _check_finite(pipeline)
+        if name != EMBEDDED:  # whose sums are tested
+            _check_runs(model)
     except Exception as error:  # whatever is in the files, some library meets it first
         raise ValueError(f"cannot load {name!r}: {_reason(error)}; load_model({EMBEDDED!r}) always works, without a network") from error
     settle([part for part in pipeline.components.values() if isinstance(part, nn.Module)], device, offload)
@@ -96,19 +99,16 @@ def load_model(
 
 def _assembled(name, pipeline, source, device, dtype):
     """The parts of a loaded pipeline, and what lies beside them."""
-    parts = pipeline.components
-    second = parts.get("text_encoder_2")
-    projection = getattr(second or pipeline.text_encoder, "text_projection", None)
-    projection = projection or _projection(source / "text_projection.safetensors", device, dtype)
-    words = source / "vocabulary.txt"
-    vocabulary = frozenset(words.read_text("utf-8").split()) if words.is_file() else None
+    second, words = getattr(pipeline, "text_encoder_2", None), source / "vocabulary.txt"
     # XL's autoencoder overflows in float16: it stays in float32 then, as diffusers runs it.
     if second is not None and dtype == torch.float16 and pipeline.vae.config.force_upcast:
         pipeline.vae.float()
     return StableDiffusion(
-        name, pipeline.tokenizer, pipeline.text_encoder, projection, pipeline.image_encoder, pipeline.feature_extractor, pipeline.vae,
-        pipeline.unet, pipeline.scheduler, parts.get("safety_checker"), vocabulary, device, dtype,
-        parts.get("tokenizer_2"), second, pipeline.config.get("force_zeros_for_empty_prompt", False),
+        name, device, dtype, **pipeline.components,
+        text_projection=getattr(second or pipeline.text_encoder, "text_projection", None)
+        or _projection(source / "text_projection.safetensors", device, dtype),
+        vocabulary=frozenset(words.read_text("utf-8").split()) if words.is_file() else None,
+        zeros_for_empty=pipeline.config.get("force_zeros_for_empty_prompt", False),
     )  # fmt: skip
 
 
@@ -162,6 +162,37 @@ def _check_latents(model):
     if not ((scheduler.alphas_cumprod >= 0) & (scheduler.alphas_cumprod <= 1)).all() or not 0 < vae.scaling_factor < torch.inf:
         raise ValueError("expected betas between 0 and 1 and a scaling_factor above 0, got others; fetch or copy the scheduler's and the "
                          "VAE's configurations again")  # fmt: skip
+
+
+def _check_runs(model):
+    """Raise what the parts raise when they run on tensors that have a shape and no numbers, which costs next to nothing: whatever in the
+    configurations does not fit the rest is met here, not in the middle of a picture."""
+
+    def run(network, *inputs, **options):
+        weights = {name: value.to("meta") for name, value in (*network.named_parameters(), *network.named_buffers())}
+        return functional_call(network, weights, inputs, options)
+
+    towers = [tower for tower in (model.text_encoder, model.text_encoder_2) if tower is not None]
+    edge = 8 * model.vae_scale_factor
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        scheduler = type(model.scheduler).from_config(model.scheduler.config)
+        scheduler.set_timesteps(20)
+        latents = torch.zeros(1, model.unet.config.in_channels, 8, 8)
+        scheduler.step(scheduler.scale_model_input(latents, scheduler.timesteps[0]), scheduler.timesteps[0], latents)
+        seen = model.feature_extractor and model.feature_extractor(Image.new("RGB", (edge, edge)), return_tensors="pt").pixel_values
+    with torch.no_grad(), torch.device("meta"):
+        for tower in towers:
+            run(tower, torch.zeros(1, PLACES, dtype=torch.long))
+        if model.image_encoder is not None and seen is not None:
+            run(model.image_encoder, seen.to("meta", model.dtype))
+        texts = torch.empty(1, PLACES, sum(tower.config.hidden_size for tower in towers), dtype=model.dtype)
+        whole = {"text_embeds": torch.empty(1, towers[-1].config.projection_dim, dtype=model.dtype), "time_ids": torch.empty(1, 6)}
+        shapes = [tuple(made.sample.shape) for made in (
+            run(model.unet, torch.empty(1, 4, 8, 8, dtype=model.dtype), torch.tensor(1), texts, added_cond_kwargs=whole),
+            run(model.vae, torch.empty(1, 3, edge, edge, dtype=model.vae.dtype)),
+        )]  # fmt: skip
+    if shapes != [(1, 4, 8, 8), (1, 3, edge, edge)]:
+        raise ValueError(f"expected a UNet and a VAE that give back the shape they are given, got {shapes}")
 
 
 def _check_finite(pipeline):

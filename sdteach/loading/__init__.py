@@ -1,10 +1,8 @@
 """Checkpoints: by which names, from where, in which shape they come, and where their weights stay."""
 
 import gc
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from importlib import util
+from contextlib import contextmanager
 
 
 @contextmanager
@@ -38,13 +36,3 @@ def uncollected() -> Iterator[None]:
     finally:
         if collecting:
             gc.enable()
-
-
-def defer(name: str) -> None:
-    """Let the module `name`, unless it is there already, load when something of it is first used: see "Implementing lazy imports" in
-    the documentation of importlib."""
-    with suppress(ModuleNotFoundError):
-        if name not in sys.modules and (spec := util.find_spec(name)):
-            spec.loader = util.LazyLoader(spec.loader)
-            sys.modules[name] = util.module_from_spec(spec)
-            spec.loader.exec_module(sys.modules[name])

@@ -115,8 +115,8 @@ class Workshop:
             nonlocal last
             if step < getattr(self.recipe, name).steps and time.monotonic() - last < SHEET_EVERY:
                 return
-            model = StableDiffusion("picturebook in training", self.tokenizer, text_encoder, None, None, None, autoencoder,
-                                    averaged.unet, new_scheduler(), None, None, self.device, torch.float32)  # fmt: skip
+            model = StableDiffusion("picturebook in training", self.device, torch.float32, self.tokenizer, text_encoder, autoencoder,
+                                    averaged.unet, new_scheduler())  # fmt: skip
             pictures = [generate(model, caption, "", 25, guidance_scale, 0, size, size, collect=()).pixels for caption in captions]
             self.watch.samples(self.work / name / f"samples_{step:06}.png", pictures, captions)
             last = time.monotonic()
