@@ -108,6 +108,15 @@ def test_a_checkpoint_made_for_one_task_is_recognised_by_its_folder(tmp_path, ra
         sdteach.load_model(tmp_path / "made", device="cpu")
 
 
+def test_a_picture_needs_neither_what_draws_nor_what_trains(isolated):
+    code = """
+import sys, sdteach
+sdteach.generate(sdteach.load_model(device="cpu"), "a red car", steps=1)
+print([name for name in ("matplotlib", "ipywidgets", "IPython", "sdteach.plots", "sdteach.picturebook") if name in sys.modules])
+"""
+    assert isolated(code).stdout.strip() == "[]"
+
+
 def test_the_folders_contract():
     sizes = sum(path.stat().st_size for path in data_folder("assets").rglob("*") if path.is_file())
     assert sizes < 48 * 2**20

@@ -26,8 +26,8 @@ import sdteach
 from conftest import SCHEDULE, _unet, _vae
 
 CASES = int(os.environ.get("SDTEACH_FUZZ", "60"))
-VALUES = [0, 1, -1, 3, 0.5, 1e9, 10**6, -(2**40), 10**400, 1e308, float("nan"), float("inf"), True, False, None, "", "x", [], [0], [-1], [4, 8],
-          [[]], {}, {"a": 1}, "9" * 400, ["x"] * 3]  # fmt: skip
+NUMBERS = [0, 1, -1, 3, 0.5, 1e9, 10**6, -(2**40), 10**400, 1e308, float("nan"), float("inf"), True, False, None]
+VALUES = [*NUMBERS, "", "x", [], [0], [-1], [4, 8], [[]], {}, {"a": 1}, "9" * 400, ["x"] * 3]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,8 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     torch.manual_seed(3)
     letters = [chr(code) for code in range(33, 127)]
-    vocabulary = {piece: number for number, piece in enumerate([*letters, *(f"{one}</w>" for one in letters), "<|startoftext|>", "<|endoftext|>"])}
+    pieces = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
     size = len(vocabulary)
     special = dict(vocab_size=size, bos_token_id=size - 2, eos_token_id=size - 1, pad_token_id=size - 1)
     small = dict(intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)

@@ -171,3 +171,55 @@ def test_a_vae_of_another_scale_is_equal_to_diffusers(folder, diffusers_latents,
     assert np.array_equal(trace.final_latents, expected.numpy())
     shown = diffusers_latents(folder, cls=StableDiffusionImg2ImgPipeline, output_type="pil", **asked)
     assert np.array_equal(trace.pixels, np.asarray(shown[0]))
+
+
+def changed(file, **values):
+    config = json.loads(file.read_text()) | values
+    file.write_text(json.dumps({name: value for name, value in config.items() if value is not ...}))
+
+
+@pytest.mark.parametrize(("file", "values", "told"), [
+    ("scheduler/scheduler_config.json", {"num_train_timesteps": 10**9}, r"num_train_timesteps in .* at most 131072, got 1e\+09"),
+    ("text_encoder/config.json", {"num_hidden_layers": 10**6}, "num_hidden_layers in .* at most 128"),
+    ("unet/config.json", {"freq_shift": [-1]}, "that fit each other, got TypeError"),
+    ("scheduler/scheduler_config.json", {"beta_end": 7.5}, "betas between 0 and 1"),
+    ("vae/config.json", {"scaling_factor": 0}, "a scaling_factor above 0"),
+    ("tokenizer/tokenizer_config.json", {"eos_token": [0]}, "that fit each other, got TypeError"),
+    ("tokenizer/tokenizer_config.json", {"model_max_length": 60}, "a tokenizer that makes 77 ids .* got 60"),
+    ("text_encoder/config.json", {"max_position_embeddings": 60}, "of the shape that config.json tells"),
+    ("model_index.json", {"image_encoder": 1}, None), ("model_index.json", {"image_encoder": [1, 2]}, "a class for the image_encoder"),
+    ("tokenizer/tokenizer_config.json", {"model_max_length": ...}, None),
+])  # fmt: skip
+def test_numbers_and_words_that_cannot_be_are_refused_before_anything_is_made_of_them(folder, file, values, told):
+    changed(folder / file, **values)
+    if told:
+        assert re.search(told, refused(folder))
+    else:
+        assert len(sdteach.tokenize(sdteach.load_model(folder, device="cpu"), "a red car").ids) == 77
+
+
+def test_a_projection_that_is_cut_short_is_named(folder):
+    save_file({"weight": torch.zeros(8, 24)}, folder / "text_projection.safetensors")
+    assert sdteach.encode_text(sdteach.load_model(folder, device="cpu"), "a red car").projected.shape == (8,)
+    (folder / "text_projection.safetensors").write_bytes((folder / "text_projection.safetensors").read_bytes()[:50])
+    assert "text_projection.safetensors of 50 bytes, which is cut short" in refused(folder)
+
+
+def test_what_a_mac_leaves_beside_each_file_is_passed_over(folder):
+    for path in [*folder.rglob("*.safetensors"), *folder.rglob("*.json")]:
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7Mac OS X")
+    (folder / "unet" / "._diffusion_pytorch_model.safetensors.index.json").write_bytes(b"\0\5\x16\7")
+    (folder / "unet" / "._diffusion_pytorch_model.fp16.safetensors").write_bytes(b"\0\5\x16\7")
+    assert sdteach.load_model(folder, device="cpu").unet.conv_in.weight.shape[1] == 4
+
+
+def test_a_folder_that_names_the_pipeline_from_a_picture_has_the_same_parts(folder, random_model):
+    changed(folder / "model_index.json", _class_name="StableDiffusionImg2ImgPipeline")
+    assert torch.equal(sdteach.load_model(folder, device="cpu").unet.conv_in.weight, random_model.unet.conv_in.weight)
+
+
+def test_a_refiner_is_told_from_a_whole_checkpoint(family_folder, tmp_path):
+    folder = shutil.copytree(family_folder("xl"), tmp_path / "refiner")
+    changed(folder / "model_index.json", _class_name="StableDiffusionXLImg2ImgPipeline", tokenizer=[None, None], text_encoder=[None, None])
+    assert "found no tokenizer, text_encoder" in (told := refused(folder))
+    assert "a refiner only finishes" in told

@@ -313,6 +313,15 @@ def test_what_is_not_finite_is_named_by_stage(fresh):
         sdteach.latents_to_image(fresh, torch.zeros(1, 4, 9, 9))
 
 
+def test_the_remedy_looks_at_how_a_checkpoint_was_trained_and_loaded(fresh):
+    nothing = torch.full((1, 4, 9, 9), torch.inf)
+    with pytest.raises(ValueError, match="a lower guidance_scale"):
+        sdteach.latents_to_image(fresh, nothing)
+    fresh.scheduler.register_to_config(rescale_betas_zero_snr=True)
+    with pytest.raises(ValueError, match="set rescale_betas_zero_snr to false"):
+        sdteach.latents_to_image(fresh, nothing)
+
+
 def test_in_float16_the_remedy_names_bfloat16(random_folders):
     model = sdteach.load_model(random_folders["epsilon"], device="cpu", dtype=torch.float16)
     with pytest.raises(ValueError, match=r"dtype=torch\.bfloat16 or torch\.float32"):
