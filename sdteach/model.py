@@ -139,6 +139,8 @@ def _check_texts(model):
     width, read = sum(tower.config.hidden_size for tower in towers), unet.cross_attention_dim
     if {width} != ({read} if isinstance(read, int) else {*read}):
         raise ValueError(f"expected a UNet that reads texts {width} wide, as the text encoders make them, got one that reads {read}")
+    if not any(getattr(layer, "is_cross_attention", False) for layer in model.unet.modules()):
+        raise ValueError("expected a UNet that reads the text by cross-attention, got one without such a layer")
     if len(towers) == 2:
         numbers = towers[1].config.projection_dim + 6 * unet.addition_time_embed_dim
         if unet.projection_class_embeddings_input_dim != numbers:
