@@ -98,9 +98,10 @@ def check_tensors(file: Path) -> None:
 
 def _parts(index):
     """The parts that there are, by name, and the library and the class of each."""
-    pairs = {part: value for part, value in index.items() if isinstance(value, list) and value != [None, None]}
+    options = {part for part, value in index.items() if part.startswith("_") or isinstance(value, bool) or value in (None, [None, None])}
+    pairs = {part: value for part, value in index.items() if part not in options}
     for part, value in pairs.items():
-        if len(value) != 2 or not all(isinstance(name, str) for name in value):
+        if not isinstance(value, list) or len(value) != 2 or not all(isinstance(name, str) for name in value):
             raise ValueError(f"expected a library and a class for the {part} in model_index.json, got {value}; fetch or copy it again")
     return pairs
 
