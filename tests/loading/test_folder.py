@@ -187,7 +187,8 @@ def changed(file, **values):
     ("tokenizer/tokenizer_config.json", {"eos_token": [0]}, "that fit each other, got TypeError"),
     ("tokenizer/tokenizer_config.json", {"model_max_length": 60}, "a tokenizer that makes 77 ids .* got 60"),
     ("text_encoder/config.json", {"max_position_embeddings": 60}, "of the shape that config.json tells"),
-    ("model_index.json", {"image_encoder": 1}, "a class for the image_encoder"), ("model_index.json", {"image_encoder": [1, 2]}, "a class for the image_encoder"),
+    ("model_index.json", {"image_encoder": 1}, "a class for the image_encoder"),
+    ("model_index.json", {"image_encoder": [1, 2]}, "a class for the image_encoder"),
     ("tokenizer/tokenizer_config.json", {"model_max_length": ...}, None),
 ])  # fmt: skip
 def test_numbers_and_words_that_cannot_be_are_refused_before_anything_is_made_of_them(folder, file, values, told):
