@@ -27,10 +27,11 @@ def read_file(file: Path, dtype):
     kind = getattr(diffusers, json.loads((configs / "model_index.json").read_text())["_class_name"])
     try:
         return kind.from_single_file(str(file), config=str(configs), dtype=dtype, local_files_only=True, **tokenizers(configs))
-    except (OSError, ValueError, RuntimeError):
-        raise
-    except Exception as error:  # diffusers says which part is missing with an exception of its own, and single tensors with others
-        lacking = "Tensors of its parts are missing." if isinstance(error, KeyError | NotImplementedError) else str(error).splitlines()[0]
+    except Exception as error:  # diffusers says with an exception of its own which part is missing, and with others that tensors are
+        tensors = isinstance(error, KeyError | NotImplementedError)
+        if isinstance(error, OSError | ValueError | RuntimeError) and not tensors:
+            raise
+        lacking = "Tensors of its parts are missing." if tensors else str(error).splitlines()[0]
         raise ValueError(f"expected a whole checkpoint in {file.name}. {lacking} Get the full file, not a pruned one") from error
 
 

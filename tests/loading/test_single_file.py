@@ -102,7 +102,7 @@ def refused(file, **options):
 @pytest.mark.parametrize(("tensor", "hint"), [
     ("lora_unet_down_blocks_0.lora_up.weight", "a LoRA, a VAE or a UNet alone"),
     ("double_blocks.0.img_attn.norm.key_norm.scale", "a LoRA, a VAE or a UNet alone"),
-    ("model.diffusion_model.double_blocks.0.img_attn.norm.key_norm.scale", "flux"),
+    ("model.diffusion_model.double_blocks.0.img_attn.norm.key_norm.scale", "got 'model.diffusion_model.double_blocks"),
     ("model.diffusion_model.time_embed.cond_proj.weight", "a consistency model"),
     ("conditioner.embedders.0.model.transformer.resblocks.9.mlp.c_proj.bias", "a LoRA, a VAE"),
 ])  # fmt: skip
