@@ -2,9 +2,9 @@
 
 import re
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
+from .files import data_folder
 from .folder import PICKLED, WHY_NO_PICKLE
 from .hub import fetched
 
@@ -59,12 +59,6 @@ KNOWN = {
         "stabilityai/sdxl-turbo", "Lykon/dreamshaper-xl-v2-turbo", 6.9, "Stability AI Community", 512, 4, 1,
         "as sdxl, distilled: 1 to 4 steps without guidance"),
 }  # fmt: skip
-
-
-def data_folder(name: str) -> Path:
-    """Where packaged data lies, `name` being "assets" or "lessons": in the wheel, else in the checkout."""
-    packaged = Path(str(files("sdteach"))) / "_data" / name
-    return packaged if packaged.is_dir() else Path(__file__).parents[1] / name
 
 
 def find(name: str) -> Path:

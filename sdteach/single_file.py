@@ -4,7 +4,8 @@ import json
 import warnings
 from pathlib import Path
 
-from .checkpoints import EMBEDDED, data_folder
+from .checkpoints import EMBEDDED
+from .files import data_folder
 from .folder import check_tensors, made_for
 
 # What diffusers recognises, and the configurations in assets/configs that it needs.

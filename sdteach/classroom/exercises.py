@@ -13,7 +13,7 @@ from functools import cache
 from html import escape
 from numbers import Real
 
-from ..checkpoints import data_folder
+from ..files import data_folder
 
 STATES = {"unanswered": ("…", ""), "right": ("✓", "Right. "), "wrong": ("✗", "Not yet. ")}  # the mark and the lead of what is said
 

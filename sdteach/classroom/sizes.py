@@ -9,7 +9,7 @@ import transformers
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from ..attention import cross_attention_layers
-from ..checkpoints import data_folder
+from ..files import data_folder
 from ..records import Record
 
 

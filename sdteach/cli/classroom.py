@@ -31,7 +31,7 @@ def lab(
     folder: Annotated[Path, typer.Argument(help="Where your copy of the lessons is, or goes.")] = Path("sdteach-lessons"),
 ) -> None:
     """Open JupyterLab on a copy of the lessons that is yours to change; what you changed stays. Other options go to JupyterLab."""
-    from ..checkpoints import data_folder
+    from ..files import data_folder
 
     options = context.args
     if str(folder).startswith("-"):  # no folder was named, the first of JupyterLab's options stands in its place
@@ -56,7 +56,8 @@ def demo(
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only say where the page is.")] = False,
 ) -> None:
     """Open the projector app: type a prompt before the class, watch it become a picture, compare, save the page for the students."""
-    from ..checkpoints import data_folder, find
+    from ..checkpoints import find
+    from ..files import data_folder
 
     if find_spec("voila") is None:
         raise ValueError("expected voila, which serves the page, got none; pip install 'sdteach[classroom]' brings it")

@@ -30,7 +30,8 @@ def train(
     """Train picturebook from nothing. Killed at any moment, the same command goes on where it was."""
     from transformers import CLIPTokenizer
 
-    from ..checkpoints import EMBEDDED, data_folder
+    from ..checkpoints import EMBEDDED
+    from ..files import data_folder
     from ..model import quiet
     from ..picturebook.training import PRESETS, STAGES, Watch
     from ..picturebook.training import train as run

@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ..attention import layout_kept, masked_out
-from ..checkpoints import data_folder
+from ..files import data_folder
 from ..model import StableDiffusion, fingerprint
 from ..pipeline import denoise, generate
 from ..records import Tokens, by_area, heat_map, over_text

@@ -20,7 +20,7 @@ from rich.table import Table
 from tqdm.auto import tqdm
 
 import sdteach
-from sdteach.checkpoints import data_folder
+from sdteach.files import data_folder
 from sdteach.pipeline import generate_batch
 
 PROMPT = "a red car below a yellow star"

@@ -26,7 +26,8 @@ from rich.table import Table
 from tqdm.auto import tqdm
 
 import sdteach
-from sdteach.checkpoints import EMBEDDED, data_folder
+from sdteach.checkpoints import EMBEDDED
+from sdteach.files import data_folder
 from sdteach.single_file import tokenizers
 
 try:

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 import sdteach
-from sdteach.checkpoints import data_folder
+from sdteach.files import data_folder
 
 PROMPT = "a red car below a yellow star"
 

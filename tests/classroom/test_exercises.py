@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from sdteach.checkpoints import data_folder
 from sdteach.classroom import exercises
 from sdteach.classroom.exercises import check
+from sdteach.files import data_folder
 
 NAN = float("nan")
 THE_LESSONS = exercises.exercises

@@ -2,8 +2,8 @@
 
 import pytest
 
-from sdteach.checkpoints import data_folder
 from sdteach.classroom.sizes import sizes
+from sdteach.files import data_folder
 
 
 @pytest.mark.parametrize(("family", "latents", "width", "places", "predicts", "unet"), [

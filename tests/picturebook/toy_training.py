@@ -6,7 +6,8 @@ from pathlib import Path
 
 from transformers import CLIPTokenizer
 
-from sdteach.checkpoints import EMBEDDED, data_folder
+from sdteach.checkpoints import EMBEDDED
+from sdteach.files import data_folder
 from sdteach.picturebook import training
 from sdteach.picturebook.training import PRESETS, Watch, loop, train
 from sdteach.picturebook.training.recipe import Phase
