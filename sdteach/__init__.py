@@ -13,7 +13,7 @@ from importlib import import_module
 _HOME = {
     "load_model": "model", "StableDiffusion": "model",
     "tokenize": "tokenizer", "Tokens": "records",
-    "encode_text": "text_encoder", "image_features": "text_encoder", "cosine_similarity": "text_encoder",
+    "encode_text": "text_encoder", "image_features": "text_encoder", "cosine_similarity": "vectors",
     "image_to_latents": "vae", "latents_to_image": "vae",
     "noise_schedule": "schedule", "add_noise": "schedule",
     "unet_step": "unet",

@@ -18,10 +18,10 @@ from accelerate.utils import find_executable_batch_size
 from PIL import Image
 from tqdm.auto import tqdm
 
+from .files import write_whole
 from .model import StableDiffusion, fingerprint
 from .pictures import pasted_back
 from .pipeline import generate_batch, picture_size
-from .trace import write_atomically
 
 # Two cores make 129, 177, 200, 224, 239 pictures of picturebook a minute in batches of 1, 2, 4, 8, 16 (tests/benchmarks/batch.py);
 # the larger they are, the less evenly several processes share them. For a GPU the size is a guess: none was at hand.
@@ -78,7 +78,7 @@ def _paint(model, orders, files, settings):
         pixels = np.asarray(image) if mask is None else pasted_back(np.asarray(image), np.asarray(picture.convert("RGB")), mask)
         if not file.exists():
             Image.fromarray(pixels).save(data := BytesIO(), "PNG")
-            write_atomically(file, data.getvalue())
+            write_whole(file, data.getvalue())
 
 
 def _halves(size: int) -> Iterator[int]:

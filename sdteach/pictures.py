@@ -1,10 +1,10 @@
-"""Pictures, masks and layouts as people have them, made ready for the loop; and the two steps after it that put known pixels back."""
+"""Pictures, masks and layouts as people have them, made ready for the loop; how to put known pixels back after it; how near two are."""
 
 import json
 import reprlib
 import warnings
 from collections.abc import Mapping
-from math import sqrt
+from math import ceil, sqrt
 from numbers import Real
 from os import PathLike
 from pathlib import Path
@@ -14,57 +14,71 @@ from jaxtyping import Bool, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 LARGEST = 4096  # pixels of an edge
+MOST = 2**26  # pixels of a picture that is read, four bytes each
 Box = tuple[float, float, float, float]
 
 
 def open_picture(path: str | PathLike) -> Image.Image:
-    """Any picture that Pillow reads, as it is meant to be seen: upright, RGB, on white where it is transparent.
+    """Any picture that Pillow reads by itself, as it is meant to be seen: upright, RGB, on white where it is transparent.
 
-    Of several frames the first. Raises ValueError, naming the file, for what is no picture, is cut off, or has more pixels than
-    Pillow takes for an honest picture.
+    Of several frames the first; edges above 4,096 pixels are divided by a whole number. Raises ValueError, naming the file, for what is
+    no picture, is cut off, or has more pixels than fit into a quarter of a GiB.
     """
-    path = Path(path)
+    return _laid_on("white", _opened(path))
+
+
+def _opened(path):
+    """The picture upright and of bounded size, RGB or, where it may be transparent, RGBA."""
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as file:
-            return _as_rgb(ImageOps.exif_transpose(file))
+        Image.init()
+        known = [kind for kind in Image.OPEN if kind != "EPS"]  # which is a program, run by another program
+        with warnings.catch_warnings(action="ignore"), Image.open(Path(path), formats=known) as file:
+            file.draft(None, (LARGEST, LARGEST))
+            if file.width * file.height > MOST:
+                raise Image.DecompressionBombError(f"expected at most {MOST:,} pixels, got {file.width} x {file.height}")
+            ImageOps.exif_transpose(file, in_place=True)
+            picture = file
+            if file.mode.startswith("I"):  # 16 bits of gray, which `convert` would cut off at 255
+                picture = Image.fromarray((np.asarray(file, np.float32).clip(0, 65535) / 257).round().astype(np.uint8))
+            if file.mode == "F":
+                raise ValueError("its pixels are floating point numbers, of which nobody knows which is white")
+            mode = "RGBA" if picture.has_transparency_data else "RGB"
+            return (picture if picture.mode == mode else picture.convert(mode)).reduce(ceil(max(picture.size) / LARGEST))
     except FileNotFoundError:
         raise
-    except UnidentifiedImageError as error:
-        raise ValueError(f"expected a picture, got {path}, which Pillow cannot read; convert it to .png or .jpg") from error
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{path} is too large: {error}; make it smaller first") from error
     except Exception as error:  # struct.error, AttributeError, RuntimeError ...: Pillow's readers fail on damage in many ways
-        raise ValueError(f"cannot read {path}: {str(error) or type(error).__name__}; save it again, as .png or .jpg") from error
+        remedies = {UnidentifiedImageError: "convert it to .png or .jpg", Image.DecompressionBombError: "make it smaller first"}
+        raise ValueError(f"expected a picture, got {path}, which cannot be read: {str(error) or type(error).__name__}; "
+                         f"{remedies.get(type(error), 'save it again, as .png or .jpg')}") from error  # fmt: skip
 
 
-def _as_rgb(picture):
-    if picture.mode.startswith("I"):  # 16 bits of gray, which `convert` would cut off at 255
-        return Image.fromarray((np.asarray(picture).clip(0, 65535) / 257).round().astype(np.uint8)).convert("RGB")
-    if picture.mode == "F":
-        raise ValueError("its pixels are floating point numbers, of which nobody knows which is white")
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    return picture.convert("RGB")
+def _laid_on(colour, picture):
+    if picture.mode == "RGB":
+        return picture
+    return Image.alpha_composite(Image.new("RGBA", picture.size, colour), picture).convert("RGB")
 
 
 def fitting_size(picture: Image.Image, factor: int, area: int) -> tuple[int, int]:
     """Height and width for the loop: the picture's own, at most `area` pixels, the edges brought to multiples of `factor`."""
-    share = min(1.0, sqrt(area / (picture.width * picture.height)))
-    return tuple(min(max(round(edge * share / factor), 1) * factor, LARGEST) for edge in (picture.height, picture.width))
+    scale = min(1.0, sqrt(area / (picture.width * picture.height)))
+    return tuple(min(max(round(edge * scale / factor), 1) * factor, LARGEST) for edge in (picture.height, picture.width))
 
 
 def open_mask(path: str | PathLike, picture: Image.Image, height: int, width: int) -> Bool[np.ndarray, "height width"]:
     """A mask from a picture in black and white: white is painted anew, black stays.
 
-    It is brought to `height` x `width`, as `picture` is. Raises ValueError for what is no black and white, has no white, or not
-    the picture's shape.
+    Where it is transparent it is black if all that is drawn on it is white; else it is a hole, which is painted anew. It is brought to
+    `height` x `width`, as `picture` is. Warns of one that is white all over. Raises ValueError for what is no black and white, has no
+    white, or not the picture's shape.
     """
-    drawn = open_picture(path)
+    drawn = _opened(path)
     if abs(drawn.width * picture.height - drawn.height * picture.width) > 0.02 * drawn.width * picture.height:
         raise ValueError(f"expected a mask of the picture's shape, {picture.width} x {picture.height}, got {path} of {drawn.width} x "
                          f"{drawn.height}; draw the mask over the picture itself")  # fmt: skip
-    pixels = np.asarray(drawn).astype(int)
+    if drawn.mode == "RGBA":
+        ink = np.asarray(drawn.convert("L"))[np.asarray(drawn.getchannel("A")) > 127]
+        drawn = _laid_on("white" if ink.min(initial=255) < 192 else "black", drawn)
+    pixels = np.asarray(drawn)
     plain = ((pixels < 64) | (pixels > 191)).all(2) & (np.ptp(pixels, 2) < 64)
     if plain.mean() < 0.9:
         raise ValueError(f"expected a mask in black and white, white where the picture is to be painted anew, got {path}, of which "
@@ -73,6 +87,8 @@ def open_mask(path: str | PathLike, picture: Image.Image, height: int, width: in
     if not mask.any():
         raise ValueError(f"expected some white in the mask, where the picture is to be painted anew, got {path}, which is "
                          f"all black at {width} x {height}")  # fmt: skip
+    if mask.all():
+        warnings.warn(f"the mask {path} is white all over: the whole picture is painted anew, and nothing of it stays", stacklevel=2)
     return mask
 
 
@@ -90,7 +106,7 @@ def open_layout(path: str | PathLike) -> dict[str, Box]:
 
 
 def checked_layout(layout: Mapping[str, Box]) -> dict[str, Box]:
-    """Words and their boxes: left, top, right, bottom, as shares of the picture's width and height, 0..1.
+    """Words and their boxes: left, top, right, bottom, from 0 to 1 of the picture's width and height.
 
     Raises ValueError, naming the word, for a box that is none.
     """
@@ -107,10 +123,10 @@ def checked_layout(layout: Mapping[str, Box]) -> dict[str, Box]:
 def box_mask(box: Box, height: int, width: int) -> Bool[np.ndarray, "height width"]:
     """The positions whose centres lie in the box: at least one row and one column, however thin it is."""
     left, top, right, bottom = box
-    return np.outer(_between(top, bottom, height), _between(left, right, width))
+    return np.outer(_inside(top, bottom, height), _inside(left, right, width))
 
 
-def _between(low, high, count):
+def _inside(low, high, count):
     centres = (np.arange(count) + 0.5) / count
     inside = (centres > low) & (centres < high)
     inside[min(int((low + high) / 2 * count), count - 1)] |= not inside.any()
@@ -122,6 +138,12 @@ def pasted_back(
 ) -> UInt8[np.ndarray, "height width 3"]:
     """After inpainting: what was not masked, exactly as it was. The loop keeps those latents, but the VAE paints them anew."""
     return np.where(mask[..., None], painted, picture)
+
+
+def psnr(picture: UInt8[np.ndarray, "*shape"], copy: UInt8[np.ndarray, "*shape"]) -> float:
+    """Peak signal-to-noise ratio in dB of two pictures; infinite if they are the same."""
+    error = np.square(picture.astype(float) - copy).mean()
+    return float(10 * np.log10(255**2 / error)) if error else float("inf")
 
 
 def back_projected(picture: Image.Image, small: Image.Image, times: int = 3) -> Image.Image:

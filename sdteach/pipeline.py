@@ -34,7 +34,6 @@ PARTS = {
     "x0": ("predicted_x0",),
     "attention": (),
     "attention_heads": (),
-    "attention_sum": (),
     "preview": ("predicted_x0",),
 }
 PREVIEWS = 8
@@ -71,7 +70,7 @@ def denoise(
 
     `scheduler` names a diffusers class, made by `from_config(model.scheduler.config)`. Some samplers call the UNet more
     often than `steps` (PNDM, Heun); each call is one step here. `height` and `width` are in pixels, by default those of a picture
-    that is given, else what the checkpoint was trained on. `prompt` may be text features, such as `text_encoder.between` makes.
+    that is given, else what the checkpoint was trained on. `prompt` may be text features, such as `text_encoder.interpolate` makes.
 
     Other tasks are the same loop with one thing changed:
 
@@ -243,10 +242,9 @@ def generate(
 ) -> Trace:  # fmt: skip
     """Make a picture of `prompt` and keep what `collect` names of every step; see `denoise` for the rest.
 
-    "attention" keeps what each step read, the mean over the heads; "attention_heads" all of them; "attention_sum" only the sum
-    over the steps (see `attention_bytes`). "preview" decodes the predicted x0 of eight steps. Interrupted (Ctrl-C, a stopped
-    cell), it returns the steps so far as a Trace that is not `complete`. Raises ValueError for a value that cannot be used, or
-    for more attention than fits.
+    "attention" keeps what each step read, the mean over the heads; "attention_heads" all of them (see `attention_bytes`).
+    "preview" decodes the predicted x0 of eight steps. Interrupted (Ctrl-C, a stopped cell), it returns the steps so far as a Trace
+    that is not `complete`. Raises ValueError for a value that cannot be used, or for more attention than fits.
     """
     unknown = set(collect) - set(PARTS) if not isinstance(collect, str) else {collect}
     if unknown:
@@ -255,24 +253,21 @@ def generate(
     run = _prepared(model, [prompt], [seed], negative_prompt, steps, guidance_scale, height, width, scheduler, task)
     _check_attention(model, run, collect)
     watch = any(part.startswith("attention") for part in collect)
-    records, last, summed, complete = [], None, None, True
+    records, last, complete = [], None, True
     try:
         with tqdm(desc="denoising", total=len(run.timesteps), unit="step", leave=False) as bar:
             for step in _denoise(model, run, watch):
                 records.append(_record(step, collect))
-                if "attention_sum" in collect:
-                    maps = _together(step.attention, step.text.tokens.end)
-                    summed = maps if summed is None else summed + maps
                 last = step
                 bar.update()
     except KeyboardInterrupt:
         if last is None:
             raise
         complete = False
-    return _trace(model, run, negative_prompt, _previewed(model, records) if "preview" in collect else records, last, complete, summed)
+    return _trace(model, run, negative_prompt, _previewed(model, records) if "preview" in collect else records, last, complete)
 
 
-def _trace(model, run, negative_prompt, records, last, complete, summed=None):
+def _trace(model, run, negative_prompt, records, last, complete):
     """What the run leaves behind after its `last` step: the picture, or, if it is not complete, the last predicted one."""
     final, seen = last.next_latents if complete else last.predicted_x0, None if complete else records[-1].preview
     predicted = seen is not None and Image.fromarray(seen).resize((run.width, run.height))
@@ -280,7 +275,7 @@ def _trace(model, run, negative_prompt, records, last, complete, summed=None):
     return Trace(
         last.text.tokens.text, negative_prompt, model.name, type(run.sampler).__name__, run.guidance_scale, run.seeds[0],
         picture.height, picture.width, complete, last.text.tokens, _numpy(last.text.last_hidden_state), _numpy(final),
-        np.asarray(picture), tuple(records), None if summed is None else _by_layer(summed, last.attention), **_given(run.task),
+        np.asarray(picture), tuple(records), **_given(run.task),
     )  # fmt: skip
 
 
@@ -333,7 +328,7 @@ def generate_batch(
 
 
 def attention_bytes(model: StableDiffusion, places: int, calls: int, height: int, width: int) -> dict[str, int]:
-    """How many bytes each way to collect attention keeps of a run with `calls` of the UNet: all steps, their sum, all heads.
+    """How many bytes each way to collect attention keeps of a run with `calls` of the UNet: all steps, all heads.
 
     `places` are those of the prompt that are kept: the start token, the pieces, the end token, and one for all the padding.
     """
@@ -341,7 +336,7 @@ def attention_bytes(model: StableDiffusion, places: int, calls: int, height: int
     grids, layers = layer_grids(model.unet, height // factor, width // factor), cross_attention_layers(model.unet)
     once = sum(4 * places * math.prod(grid) for grid in grids.values())
     heads = sum(4 * places * math.prod(grid) * layers[name].heads for name, grid in grids.items())
-    return {"attention": once * calls, "attention_sum": once, "attention_heads": heads * calls}
+    return {"attention": once * calls, "attention_heads": heads * calls}
 
 
 def _check_attention(model, run, collect):

@@ -5,7 +5,9 @@ attention maps are counted in latent pixels, an eighth of the picture's.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from itertools import islice
+from unicodedata import normalize
 
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
@@ -13,18 +15,20 @@ from PIL import Image
 
 
 class Record:
-    """A repr of names, shapes, dtypes and ranges instead of walls of numbers."""
+    """A repr of names, shapes, dtypes and ranges instead of walls of numbers, at most 80 columns a field, and none that is None."""
 
     def __repr__(self):
-        lines = [f"  {field.name}: {_summary(getattr(self, field.name))}" for field in fields(self)]
-        return "\n".join([f"{type(self).__name__}(", *lines, ")"])
+        lines = [f"  {name}: {_summary(value)}" for name, value in vars(self).items() if value is not None]
+        return "\n".join([f"{type(self).__name__}(", *(line if len(line) <= 80 else f"{line[:77]}..." for line in lines), ")"])
 
 
 def _summary(value):
+    if isinstance(value, Record):
+        return " ".join(repr(value).split())
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{name}: {_summary(item)}" for name, item in list(value.items())[:2]) + f", ... {len(value)} in all}}"
-    if isinstance(value, tuple) and len(value) > 8:
-        return f"({len(value)} x {type(value[0]).__name__})"
+        return f"{len(value)} x {{" + ", ".join(f"{name}: {_summary(part)}" for name, part in islice(value.items(), 2)) + "}"
+    if isinstance(value, tuple) and (len(value) > 8 or any(isinstance(part, Record) for part in value)):
+        return f"{len(value)} x {type(value[0]).__name__}"
     if not hasattr(value, "dtype") or not hasattr(value, "shape"):
         return repr(value)
     numbers = f", {float(value.min()):.4g} .. {float(value.max()):.4g}" if np.prod(value.shape) else ""
@@ -54,10 +58,11 @@ class Tokens(Record):
         """The places of a word of the prompt, or of several in a row ("red car"), wherever it stands.
 
         A number picks one word by its index in `words`, which tells two equal words apart. Only whole words
-        match, upper and lower case alike. Raises ValueError for a word that is not there.
+        match, upper and lower case alike, and however their accents are coded. Raises ValueError for a word that is not there.
         """
         if isinstance(word, str):
-            wanted, words = word.lower().split(), [word.lower() for word in self.words]
+            words = [*map(_plain, self.words)]
+            wanted = [_plain(word)] if _plain(word) in words else [*map(_plain, word.split())]
             starts = [i for i in range(len(words)) if wanted and words[i : i + len(wanted)] == wanted]
             chosen = [i + offset for i in starts for offset in range(len(wanted))]
         else:
@@ -65,6 +70,11 @@ class Tokens(Record):
         if not chosen:
             raise ValueError(f"expected a word of the prompt or its index, one of {list(enumerate(self.words))}, got {word!r}")
         return tuple(np.flatnonzero(np.isin(self.word_of, chosen)).tolist())
+
+
+def _plain(word):
+    """A word in the one form in which it is compared with others."""
+    return normalize("NFKC", word.casefold())
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -85,8 +95,8 @@ class StepRecord(Record):
     noise_text: Float32[np.ndarray, "1 channels height width"] | None = None
     noise_uncond: Float32[np.ndarray, "1 channels height width"] | None = None
     predicted_x0: Float32[np.ndarray, "1 channels height width"] | None = None
-    attention: Mapping[str, Float32[np.ndarray, "places _ _"]] | None = None
-    attention_heads: Mapping[str, Float32[np.ndarray, "_ places _ _"]] | None = None
+    attention: Mapping[str, Float32[np.ndarray, "read _ _"]] | None = None
+    attention_heads: Mapping[str, Float32[np.ndarray, "_ read _ _"]] | None = None
     preview: UInt8[np.ndarray, "_ _ 3"] | None = None
 
     @property
@@ -100,9 +110,9 @@ def over_text(maps: Float32[np.ndarray, "places height width"]) -> Float32[np.nd
 
     The start token (first) and the padding (last) get 0. They take most of the mass and say little of the prompt.
     """
-    share = maps / maps[1:-1].sum(0).clip(min=1e-12)
-    share[[0, -1]] = 0
-    return share
+    shares = maps / maps[1:-1].sum(0).clip(min=1e-12)
+    shares[[0, -1]] = 0
+    return shares
 
 
 def by_area(maps: Mapping[str, np.ndarray]) -> dict[str, float]:

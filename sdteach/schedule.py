@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .model import StableDiffusion
 from .records import Record
-from .vae import image_to_latents, latents_to_image
+from .vae import image_to_latents, latents_to_image, to_pixels, to_signed
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -28,8 +28,9 @@ class NoiseSchedule(Record):
 
 def noise_schedule(model: StableDiffusion) -> NoiseSchedule:
     """The schedule that the model was trained on, one value for each of its (1000) timesteps."""
-    kept = model.scheduler.alphas_cumprod
-    return NoiseSchedule(model.scheduler.betas, kept, ((1 - kept) / kept).sqrt(), kept / (1 - kept))
+    alphas_cumprod = model.scheduler.alphas_cumprod
+    snr = alphas_cumprod / (1 - alphas_cumprod)
+    return NoiseSchedule(model.scheduler.betas, alphas_cumprod, ((1 - alphas_cumprod) / alphas_cumprod).sqrt(), snr)
 
 
 def add_noise(model: StableDiffusion, latents: Tensor, noise: Tensor, timestep: int | float) -> Tensor:
@@ -39,8 +40,8 @@ def add_noise(model: StableDiffusion, latents: Tensor, noise: Tensor, timestep: 
     """
     if latents.shape != noise.shape:
         raise ValueError(f"expected noise of the latents' shape {tuple(latents.shape)}, got {tuple(noise.shape)}")
-    kept = alpha_cumprod_at(model.scheduler, timestep).to(latents)
-    return kept**0.5 * latents + (1 - kept) ** 0.5 * noise.to(latents)
+    alpha_prod_t = alpha_cumprod_at(model.scheduler, timestep).to(latents)
+    return alpha_prod_t**0.5 * latents + (1 - alpha_prod_t) ** 0.5 * noise.to(latents)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -59,15 +60,10 @@ def forward_process(model: StableDiffusion, picture: Image.Image, timestep: int 
     generator = torch.Generator().manual_seed(seed)
     latents = image_to_latents(model, picture).mean
     noisy = add_noise(model, latents, torch.randn(latents.shape, generator=generator), timestep)
-    clean = torch.from_numpy(np.array(picture.convert("RGB"))).float() / 127.5 - 1
-    pixels = add_noise(model, clean, torch.randn(clean.shape, generator=generator), timestep)
-    return Noised(float(timestep), float(alpha_cumprod_at(model.scheduler, timestep)), _bytes(pixels), noisy,
-                  np.asarray(latents_to_image(model, noisy)))  # fmt: skip
-
-
-def _bytes(pixels):
-    """Pixels of -1..1 as 0..255; what lies outside is cut off, as on any screen."""
-    return ((pixels.numpy() + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
+    clean = to_signed(torch.from_numpy(np.array(picture.convert("RGB"))))
+    pixels = to_pixels(add_noise(model, clean, torch.randn(clean.shape, generator=generator), timestep)).numpy()
+    alpha_prod_t, decoded = float(alpha_cumprod_at(model.scheduler, timestep)), np.asarray(latents_to_image(model, noisy))
+    return Noised(float(timestep), alpha_prod_t, pixels, noisy, decoded)
 
 
 def alpha_cumprod_at(scheduler, timestep: int | float | Tensor) -> Float[Tensor, ""]:
@@ -77,6 +73,6 @@ def alpha_cumprod_at(scheduler, timestep: int | float | Tensor) -> Float[Tensor,
         raise ValueError(f"expected a timestep from 0 to {last}, got {t:g}")
     if t == int(t):
         return scheduler.alphas_cumprod[int(t)]
-    kept = np.asarray(scheduler.alphas_cumprod.cpu(), np.float64)
-    sigma = np.interp(t, np.arange(last + 1), np.sqrt((1 - kept) / kept))
+    alphas_cumprod = np.asarray(scheduler.alphas_cumprod.cpu(), np.float64)
+    sigma = np.interp(t, np.arange(last + 1), np.sqrt((1 - alphas_cumprod) / alphas_cumprod))
     return torch.tensor(1 / (1 + sigma**2), dtype=scheduler.alphas_cumprod.dtype)

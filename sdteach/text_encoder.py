@@ -1,6 +1,8 @@
 """Stage 2: tokens become text features, in CLIP's text tower (Radford et al., 2021); and pictures in its other one."""
 
+import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,6 +11,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from . import vectors
 from .loading.memory import advised
 from .model import StableDiffusion
 from .records import Record, Tokens
@@ -78,50 +81,22 @@ def image_features(model: StableDiffusion, picture: Image.Image) -> Float[Tensor
     return model.image_encoder(pixels.to(model.device, model.dtype)).image_embeds[0]
 
 
-def cosine_similarity(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
-    """The cosine of the angle between every row of `a` and every row of `b`, in float32; 0 where a row is all zeros.
-
-    >>> cosine_similarity(torch.eye(2), torch.tensor([[3.0, 4.0]]))
-    tensor([[0.6000],
-            [0.8000]])
-
-    Raises ValueError unless both are matrices of equally long rows.
-    """
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
-        raise ValueError(f"expected (n, d) and (m, d), got {tuple(a.shape)} and {tuple(b.shape)}; one vector v is v[None]")
-    return torch.nn.functional.normalize(a.float()) @ torch.nn.functional.normalize(b.float()).T
-
-
-def slerp(first: Float[Tensor, "n *d"], second: Float[Tensor, "n *d"], share: float) -> Float[Tensor, "n *d"]:
-    """From every row of `first` (share 0) to that of `second` (share 1) along the arc between them (Shoemake, 1985).
-
-    Halfway between two noises the mean is too short by the square root of two; the arc keeps what the UNet expects.
-
-    >>> slerp(torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 3.0]]), 0.5)
-    tensor([[2.1213, 2.1213]])
-
-    Raises ValueError for shapes that differ or a share outside 0..1.
-    """
-    if first.shape != second.shape or not 0 <= share <= 1:
-        raise ValueError(f"expected two of one shape and a share from 0 to 1, got {tuple(first.shape)}, {tuple(second.shape)} and {share}")
-    rows = [given.flatten(1).double() for given in (first, second)]
-    cosines = torch.nn.functional.cosine_similarity(*rows).clamp(-1, 1)
-    angle = cosines.arccos()[:, None]
-    straight = angle.sin() < 1e-4  # along one line there is no arc
-    weights = [torch.where(straight, part, (part * angle).sin() / angle.sin()) for part in (1 - share, share)]
-    return (weights[0] * rows[0] + weights[1] * rows[1]).to(first).view_as(first)
-
-
-def between(first: TextFeatures, second: TextFeatures, share: float) -> TextFeatures:
+def interpolate(first: TextFeatures, second: TextFeatures, weight: float) -> TextFeatures:
     """A text between two, by `slerp` at every place; the words and the places of words are the first one's."""
-    told = f"{first.tokens.text} ({1 - share:.0%}), {second.tokens.text} ({share:.0%})"
-    return TextFeatures(
-        replace(first.tokens, text=told),
-        slerp(first.last_hidden_state, second.last_hidden_state, share),
-        slerp(first.layers.flatten(0, 1), second.layers.flatten(0, 1), share).view_as(first.layers),
-        slerp(first.pooled[None], second.pooled[None], share)[0],
-        None if first.projected is None else slerp(first.projected[None], second.projected[None], share)[0],
-    )
+    mixed = {}
+    for name, start in vars(first).items():
+        if isinstance(start, Tensor):
+            ends = (vector.reshape(-1, vector.shape[-1]) for vector in (start, getattr(second, name)))
+            mixed[name] = vectors.slerp(*ends, weight).view_as(start)
+    text = f"{first.tokens.text} ({1 - weight:.0%}), {second.tokens.text} ({weight:.0%})"
+    return replace(first, tokens=replace(first.tokens, text=text), **mixed)
+
+
+def __getattr__(name):
+    """What has moved, by the name that the last version's lessons called here."""
+    moved = interpolate if name == "between" else getattr(vectors, name)
+    warnings.warn(f"text_encoder.{name} is now {moved.__module__}.{moved.__name__}", DeprecationWarning, stacklevel=2)
+    return moved
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -138,23 +113,11 @@ def word_cosines(model: StableDiffusion, first: str, second: str) -> WordCosines
     texts = encode_text(model, first), encode_text(model, second)
     if not all(text.tokens.words for text in texts):
         raise ValueError(f"expected two texts with at least one word each, got {first!r} and {second!r}")
-    one, other = (
+    means = [
         torch.stack([text.layers[:, list(text.tokens.places(word))].mean(1) for word in range(len(text.tokens.words))], 1) for text in texts
-    )
-    values = torch.stack([cosine_similarity(a, b) for a, b in zip(one, other, strict=True)])
-    return WordCosines(values, texts[0].tokens.words, texts[1].tokens.words)
-
-
-def main_directions(vectors: Float[Tensor, "n d"], count: int = 2) -> tuple[Float[Tensor, "n {count}"], Float[Tensor, " {count}"]]:
-    """Vectors along their `count` main directions (principal components), and the share of the variance along each.
-
-    Raises ValueError for fewer than `count` + 1 vectors, which always lie in so few directions.
-    """
-    if len(vectors) <= count:
-        raise ValueError(f"expected at least {count + 1} vectors, got {len(vectors)}; so few always lie in {count} directions")
-    centred = vectors.float() - vectors.float().mean(0)
-    u, lengths, _ = torch.linalg.svd(centred, full_matrices=False)
-    return u[:, :count] * lengths[:count], lengths[:count] ** 2 / (lengths**2).sum().clamp(min=1e-12)
+    ]
+    values = torch.stack([vectors.cosine_similarity(*layers) for layers in zip(*means, strict=True)])
+    return WordCosines(values, *(text.tokens.words for text in texts))
 
 
 @torch.no_grad()
@@ -164,17 +127,16 @@ def self_attention(model: StableDiffusion, tokens: Tokens | str) -> Float[Tensor
     """
     layers = [module for name, module in model.text_encoder.named_modules() if name.endswith("self_attn")]
     seen = []
-    hooks = [part.register_forward_hook(lambda _, __, out: seen.append(out)) for layer in layers for part in (layer.q_proj, layer.k_proj)]
-    try:
+    with ExitStack() as hooks:
+        for part in (part for layer in layers for part in (layer.q_proj, layer.k_proj)):
+            hooks.callback(part.register_forward_hook(lambda _, __, out: seen.append(out)).remove)
         tokens = encode_text(model, tokens).tokens
-    finally:
-        for hook in hooks:
-            hook.remove()
     mask, maps = _mask(model, [tokens]), []
-    for layer, *asked in zip(layers, seen[::2], seen[1::2], strict=True):
-        query, key = (part[0].float().unflatten(-1, (layer.num_heads, -1)).transpose(0, 1) for part in asked)
+    for layer, *pair in zip(layers, seen[::2], seen[1::2], strict=True):
+        query, key = (part[0].float().unflatten(-1, (layer.num_heads, -1)).transpose(0, 1) for part in pair)
         scores = query @ key.transpose(1, 2) * query.shape[-1] ** -0.5
         hidden = torch.ones_like(scores).triu(1).bool()
-        hidden = hidden if mask is None else hidden | (mask == 0)
+        if mask is not None:
+            hidden |= mask == 0
         maps.append(scores.masked_fill(hidden, -torch.inf).softmax(-1))
     return torch.stack(maps)

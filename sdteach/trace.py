@@ -1,29 +1,31 @@
-"""Trace: everything that a run leaves behind, and its file."""
+"""Trace: everything that a run leaves behind, and its file.
+
+The file is made of the records' own fields: an array lies in it under the path of fields that leads there ("trace.steps.3.latents"),
+all else as JSON in its metadata. Loading puts the records together as their annotations say, and refuses what those do not allow.
+"""
 
 import hashlib
 import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from types import NoneType
+from typing import get_args, get_origin
 
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import AbstractArray, Bool, Float32, UInt8, jaxtyped
 from PIL import Image
-from safetensors import SafetensorError
+from safetensors import safe_open
 from safetensors.numpy import load, save
 
-from .pictures import checked_layout
+from .files import write_whole
+from .pictures import LARGEST, checked_layout
 from .records import Record, StepRecord, Tokens, heat_map
 
-VERSION = 4
-PER_STEP = ("latents", "noise", "noise_text", "noise_uncond", "predicted_x0")
-_ATTENTION = ("attention", "attention_heads")
-_GIVEN = ("start", "mask", "small")
-_FACTS = {"prompt": str, "negative_prompt": str, "model": str, "scheduler": str, "guidance_scale": (int, float), "seed": int,
-          "height": int, "width": int, "complete": bool}  # fmt: skip
+VERSION = 5
+SMALLEST = 8  # pixels of an edge: no VAE makes fewer of a latent
 _UNSIGNED = "0" * 64
 
 
@@ -32,11 +34,10 @@ class Trace(Record):
     """One run, from the prompt to the picture. `height` and `width` are the picture's, in pixels.
 
     `text` is the last hidden state that the UNet read; `final_latents` are what the VAE decoded; `pixels` the
-    picture. `complete` is False where the run was interrupted: then the picture is the last predicted one. `attention_sum`
-    is what a step's `attention` is, summed over all steps. `start` is the picture that the run began with, `mask` True where it
-    was painted anew, `small` what it had to shrink to, `strength` the share of the steps; `layout` has words and their boxes; None
-    where the run had none. `layer_areas` is at how many positions each of the `layers` read, where its maps have become smaller
-    since (`classroom.recording.recorded`).
+    picture. `complete` is False where the run was interrupted: then the picture is the last predicted one. `start` is the picture that
+    the run began with, `mask` True where it was painted anew, `small` what it had to shrink to, `strength` the part of the steps that
+    was run; `layout` has words and their boxes; None where the run had none. `layer_areas` is at how many positions each of the
+    `layers` read, where its maps have become smaller since (`classroom.recording.recorded`).
     """
 
     prompt: str
@@ -50,12 +51,11 @@ class Trace(Record):
     complete: bool
     tokens: Tokens
     text: Float32[np.ndarray, "places features"]
-    final_latents: Float32[np.ndarray, "1 channels _ _"]
-    pixels: UInt8[np.ndarray, "height width 3"]
+    final_latents: Float32[np.ndarray, "1 channels height width"]
+    pixels: UInt8[np.ndarray, "picture_height picture_width 3"]
     steps: tuple[StepRecord, ...]
-    attention_sum: Mapping[str, Float32[np.ndarray, "_ _ _"]] | None = None
-    start: UInt8[np.ndarray, "height width 3"] | None = None
-    mask: Bool[np.ndarray, "height width"] | None = None
+    start: UInt8[np.ndarray, "picture_height picture_width 3"] | None = None
+    mask: Bool[np.ndarray, "picture_height picture_width"] | None = None
     small: UInt8[np.ndarray, "_ _ 3"] | None = None
     strength: float | None = None
     layout: Mapping[str, tuple[float, float, float, float]] | None = None
@@ -68,17 +68,16 @@ class Trace(Record):
     @property
     def layers(self) -> tuple[str, ...]:
         """The cross-attention layers whose maps are held, in the order of their work; none where no attention was collected."""
-        parts = [self.attention_sum, *(getattr(step, part) for step in self.steps[:1] for part in _ATTENTION)]
-        return tuple(next(filter(None, parts), ()))
+        return tuple(next((step.attention or step.attention_heads or () for step in self.steps), ()))
 
     def heat_map(
         self, word: str | int, steps: Sequence[int] | None = None, layers: Mapping[str, float] | None = None, head: int | None = None
     ) -> Float32[np.ndarray, "_ _"]:
         """Where the UNet read `word` (see `Tokens.places`): (height/8, width/8), 0..1; see `records.heat_map`.
 
-        By default over the last quarter of the run, when the picture has taken shape, or over all of it where only the sum was
-        collected; all layers, by their area; the mean of the heads. `layers` gives some of them weights, `head` picks one, for
-        which attention_heads must have been collected. Raises ValueError for a word, step, layer or head that is not there.
+        By default over the last quarter of the run, when the picture has taken shape; all layers, by their area; the mean of the
+        heads. `layers` gives some of them weights, `head` picks one, for which attention_heads must have been collected. Raises
+        ValueError for a word, step, layer or head that is not there.
         """
         places, maps = self.tokens.places(word), self._attention(steps, layers, head)
         return heat_map(maps, places, *self.final_latents.shape[2:], layers or self.layer_areas)
@@ -91,44 +90,41 @@ class Trace(Record):
 
     def _attention(self, steps, layers, head):
         """What was read at the steps that are asked for, by layer."""
-        known = self.layers
+        known, every = self.layers, len(self.steps)
         if layers is not None and (set(layers) - set(known) or not any(layers.values()) or not np.isfinite([*layers.values()]).all()):
             raise ValueError(f"expected layers out of {list(known)}, with finite weights that are not all 0, got {layers}")
-        every = [step.attention or mean_of_heads(step.attention_heads) for step in self.steps]
-        if head is not None:
-            every = [_one_of(step.attention_heads, head, layers or known) for step in self.steps]
-        if not every or every[0] is None:
-            if head is None and steps is None and self.attention_sum is not None:
-                return [self.attention_sum]
-            wanted = "attention_heads" if head is not None else "attention"
+        if not known or (head is not None and self.steps[0].attention_heads is None):
+            wanted = "attention" if head is None else "attention_heads"
             raise ValueError(f"expected a trace with {wanted} of its steps, got one without; run generate(..., collect=('{wanted}',))")
-        steps = range(3 * len(every) // 4, len(every)) if steps is None else steps
-        if not len(steps) or not all(0 <= step < len(every) for step in steps):
-            raise ValueError(f"expected steps from 0 to {len(every) - 1}, at least one, got {steps!r}")
-        return [every[step] for step in steps]
+        steps = range(3 * every // 4, every) if steps is None else steps
+        if not len(steps) or not all(0 <= step < every for step in steps):
+            raise ValueError(f"expected steps from 0 to {every - 1}, at least one, got {steps!r}")
+        chosen = [self.steps[step] for step in steps]
+        if head is None:
+            return [step.attention or mean_of_heads(step.attention_heads) for step in chosen]
+        fewest = min(len(chosen[0].attention_heads[layer]) for layer in layers or known)
+        if not 0 <= head < fewest:
+            raise ValueError(f"expected a head from 0 to {fewest - 1}, got {head}")
+        return [{layer: step.attention_heads[layer][head] for layer in layers or known} for step in chosen]
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the trace as one safetensors file, exactly; a file that is there is replaced only as a whole.
+        """Write the trace as one safetensors file, exactly; a file that is there is replaced only as a whole (`files.write_whole`).
 
         Numbers that are all exactly a float16 are written as such: those of a recorded run are.
         """
-        write_atomically(path, _to_bytes(self))
+        write_whole(path, _to_bytes(self))
 
     @staticmethod
     def load(path: str | os.PathLike) -> "Trace":
         """Read what `save` wrote. Raises ValueError, naming the file and the reason, for anything else."""
-        path = Path(path)
         try:
-            data = _read(path)
-            trace = _from_bytes(data)
-            exact = _to_bytes(trace) == data
+            data, trace = _from_file(os.path.expanduser(path))  # noqa: PTH111 - as `save` finds it
+            if _to_bytes(trace) != data:
+                raise ValueError("its parts fit, its bytes are not exactly what Trace.save writes")
         except FileNotFoundError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError,
-                SafetensorError) as error:  # fmt: skip
+        except Exception as error:  # SafetensorError, KeyError, RecursionError ...: damage and forgery show in many ways
             raise ValueError(f"{path} is not a trace that this version of sdteach saved: {error or type(error).__name__}") from error
-        if not exact:
-            raise ValueError(f"{path} is not exactly what Trace.save writes: its parts fit, its bytes do not")
         return trace
 
 
@@ -137,56 +133,51 @@ def mean_of_heads(heads: Mapping[str, np.ndarray] | None) -> dict[str, np.ndarra
     return heads and {layer: maps.mean(0) for layer, maps in heads.items()}
 
 
-def _one_of(heads, head, layers):
-    fewest = min(len(heads[layer]) for layer in layers) if heads else 0
-    if heads and not 0 <= head < fewest:
-        raise ValueError(f"expected a head from 0 to {fewest - 1}, got {head}")
-    return heads and {layer: heads[layer][head] for layer in layers}
-
-
-def write_atomically(path: str | os.PathLike, data: bytes) -> None:
-    """Write `data` beside `path`, then move it there, so that `path` holds the old or the new whole at any moment."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(part, 0o666 & ~mask)
-        os.replace(part, path)
-    except BaseException:
-        os.unlink(part)
-        raise
-
-
 def _to_bytes(trace):
-    arrays = {"tokens.ids": trace.tokens.ids, "tokens.word_of": trace.tokens.word_of, "text": trace.text,
-              "final_latents": trace.final_latents, "pixels": trace.pixels}  # fmt: skip
-    if trace.tokens.second_ids is not None:
-        arrays["tokens.second_ids"] = trace.tokens.second_ids
-    steps = trace.steps
-    arrays |= {
-        name: np.stack([getattr(step, name) for step in steps]) for name in PER_STEP if steps and getattr(steps[0], name) is not None
-    }
-    for part in _ATTENTION:
-        if steps and (layers := getattr(steps[0], part)) is not None:
-            arrays |= {f"{part}.{layer}": np.stack([getattr(step, part)[layer] for step in steps]) for layer in layers}
-    arrays |= {f"attention_sum.{layer}": maps for layer, maps in (trace.attention_sum or {}).items()}
-    arrays |= {f"preview.{step.index:04}": step.preview for step in steps if step.preview is not None}
-    arrays |= {name: getattr(trace, name) for name in _GIVEN if getattr(trace, name) is not None}
-    facts = {name: getattr(trace, name) for name in _FACTS}
-    facts["tokens"] = {name: getattr(trace.tokens, name) for name in ("text", "pieces", "words", "end", "dropped")}
-    facts["layers"] = list(trace.layers)  # safetensors keeps no order
-    facts["timesteps"] = [step.timestep for step in steps]
-    facts |= {"strength": trace.strength, "layout": trace.layout, "layer_areas": trace.layer_areas}
+    arrays = {}
+    facts = {"version": VERSION, "sha256": _UNSIGNED, "trace": _taken_apart(trace, "trace", arrays)}
     # One metadata key, since safetensors writes several in random order; the digest covers every other byte of the file.
-    metadata = {"sdteach": json.dumps({"version": VERSION, "sha256": _UNSIGNED, **facts})}
-    unsigned = save({name: np.ascontiguousarray(_smallest(array)) for name, array in arrays.items()}, metadata)
+    unsigned = save(arrays, {"sdteach": json.dumps(facts)})
     return _with_digest(unsigned, _UNSIGNED, hashlib.sha256(unsigned).hexdigest())
+
+
+def _taken_apart(value, path, arrays):
+    """`value` as JSON has it; its arrays go into `arrays`, and are None here."""
+    if isinstance(value, np.ndarray):
+        arrays[path] = np.ascontiguousarray(_smallest(value))
+        return None
+    if isinstance(value, Record):
+        value = vars(value)
+    if isinstance(value, Mapping):
+        return {name: _taken_apart(part, f"{path}.{name}", arrays) for name, part in value.items()}
+    if isinstance(value, tuple):
+        return [_taken_apart(part, f"{path}.{index}", arrays) for index, part in enumerate(value)]
+    return value
+
+
+def _put_together(kind, value, path, arrays):
+    """What was taken apart, as its annotation says: ValueError if it is anything else."""
+    of = get_args(kind)
+    if NoneType in of:
+        if value is None and path not in arrays:
+            return None
+        kind, of = of[0], get_args(of[0])
+    if issubclass(get_origin(kind) or kind, Record):
+        return kind(**{part.name: _put_together(part.type, value[part.name], f"{path}.{part.name}", arrays) for part in fields(kind)})
+    if get_origin(kind) is Mapping:
+        return {name: _put_together(of[1], part, f"{path}.{name}", arrays) for name, part in value.items()}
+    if get_origin(kind) is tuple:
+        kinds = of[:1] * len(value) if Ellipsis in of else of
+        return tuple(_put_together(*part, f"{path}.{i}", arrays) for i, part in enumerate(zip(kinds, value, strict=True)))
+    if issubclass(kind, AbstractArray):
+        array = arrays[path]
+        array = array.astype(np.float32) if array.dtype == np.float16 else array
+        if not isinstance(array, kind) or not array.size or not np.isfinite(array).all():
+            raise ValueError(f"{path}: expected {kind.__name__}, not empty and of finite numbers, got {array.dtype} {array.shape}")
+        return array
+    if type(value) is not kind:
+        raise ValueError(f"{path}: expected a {kind.__name__}, got {value!r:.80}")
+    return value
 
 
 def _smallest(array):
@@ -204,103 +195,48 @@ def _with_digest(data, old, new):
     return data.replace(template.format(old).encode(), template.format(new).encode(), 1)
 
 
-def _read(path):
-    """The file's bytes, read only if its first bytes announce a file of just this length."""
-    with open(path, "rb") as file:
-        total = os.fstat(file.fileno()).st_size
-        length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= min(total - 8, 2**24):
-            raise ValueError(f"{total} bytes with a header of {length} is no safetensors file")
-        header = file.read(length)
-        described = json.loads(header)
-        payload = max((entry["data_offsets"][1] for name, entry in described.items() if name != "__metadata__"), default=0)
-        if total != 8 + length + payload:
-            raise ValueError(f"expected {8 + length + payload} bytes, got {total}: the file was cut off or added to")
-        return length.to_bytes(8, "little") + header + file.read()
-
-
-def _from_bytes(data):
-    length = int.from_bytes(data[:8], "little")
-    facts = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["sdteach"])
+def _from_file(path):
+    """The file's bytes, all read only if its head is that of a trace, and the trace that they are."""
+    with safe_open(path, "np") as file:
+        facts = json.loads(file.metadata()["sdteach"])
     if facts["version"] != VERSION:
-        raise ValueError(f"expected version {VERSION}, got {facts['version']}")
+        raise ValueError(f"expected version {VERSION}, got {facts['version']}; make the run again with this version of sdteach")
+    data = Path(path).read_bytes()
     digest = hashlib.sha256(_with_digest(data, facts["sha256"], _UNSIGNED)).hexdigest()
     if digest != facts["sha256"]:
         raise ValueError("the contents do not match their sha256: some bytes were changed")
-    arrays = load(data)
-    for name, array in arrays.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ValueError(f"{name} holds numbers that are not finite")
-        if array.dtype == np.float16:
-            arrays[name] = array.astype(np.float32)
-    trace = _assemble(facts, arrays)
+    with jaxtyped("context"):  # a name of a size means one size in the whole trace
+        trace = _put_together(Trace, facts["trace"], "trace", load(data))
     _check(trace)
-    return trace
-
-
-def _assemble(facts, arrays):
-    told = facts["tokens"]
-    tokens = Tokens(told["text"], arrays["tokens.ids"], tuple(told["pieces"]), tuple(told["words"]), arrays["tokens.word_of"],
-                    told["end"], told["dropped"], arrays.get("tokens.second_ids"))  # fmt: skip
-    told_layers = facts["layers"]
-    parts = {part: _of_layers(arrays, part, told_layers) for part in _ATTENTION}
-    steps = tuple(
-        StepRecord(
-            index, timestep, **{name: arrays[name][index] for name in PER_STEP if name in arrays},
-            **{part: {layer: maps[index] for layer, maps in layers.items()} or None for part, layers in parts.items()},
-            preview=arrays.get(f"preview.{index:04}"),
-        )
-        for index, timestep in enumerate(facts["timesteps"])
-    )  # fmt: skip
-    return Trace(**{name: facts[name] for name in _FACTS}, tokens=tokens, text=arrays["text"],
-                 final_latents=arrays["final_latents"], pixels=arrays["pixels"], steps=steps,
-                 attention_sum=_of_layers(arrays, "attention_sum", told_layers) or None,
-                 **{name: arrays.get(name) for name in _GIVEN}, strength=facts["strength"],
-                 layout=facts["layout"] and {word: tuple(box) for word, box in facts["layout"].items()},
-                 layer_areas=facts["layer_areas"])  # fmt: skip
-
-
-def _of_layers(arrays, part, layers):
-    return {layer: arrays[f"{part}.{layer}"] for layer in layers if f"{part}.{layer}" in arrays}
+    return data, trace
 
 
 def _check(trace):
-    """Raise ValueError unless the parts fit each other as `generate` makes them."""
-    for name, kind in _FACTS.items():
-        if not isinstance(getattr(trace, name), kind):
-            raise ValueError(f"{name} is a {type(getattr(trace, name)).__name__}")
-    latent_shape, places, tokens = trace.final_latents.shape, len(trace.tokens.ids), trace.tokens
-    texts = (tokens.text, tokens.dropped, *tokens.pieces, *tokens.words)
-    rows = [row for row in (tokens.ids, tokens.second_ids, tokens.word_of) if row is not None]
-    steps = trace.steps
+    """Raise ValueError unless the parts, each of its kind, fit each other as `generate` makes them."""
+    tokens, steps, (height, width) = trace.tokens, trace.steps, trace.final_latents.shape[2:]
+    places, factor = len(tokens.ids), trace.height // height
     fits = {
         "guidance_scale": 0 <= trace.guidance_scale <= 100,
         "seed": 0 <= trace.seed < 2**63,
-        "pixels": trace.pixels.dtype == np.uint8 and trace.pixels.shape == (trace.height, trace.width, 3),
-        "final_latents": trace.final_latents.dtype == np.float32 and trace.final_latents.ndim == 4 and latent_shape[0] == 1,
-        "text": trace.text.dtype == np.float32 and trace.text.ndim == 2 and len(trace.text) == places,
-        "tokens": all(isinstance(text, str) for text in texts) and len(tokens.pieces) == places
-        and isinstance(tokens.end, int) and 0 < tokens.end < places
-        and all(row.dtype == np.int64 and row.shape == (places,) for row in rows)
-        and bool(np.all((tokens.word_of >= -1) & (tokens.word_of < len(tokens.words)))),
-        "timesteps": all(isinstance(time := step.timestep, (int, float)) and not isinstance(time, bool) and abs(time) < 2**31
-                         for step in steps),
-        "steps": all(array.dtype == np.float32 and array.shape == latent_shape for step in steps
-                     for array in (getattr(step, name) for name in PER_STEP) if array is not None),
-        "attention": all(maps.dtype == np.float32 and maps.ndim == 3 and len(maps) == tokens.end + 2
-                         for layers in (trace.attention_sum, *(step.attention for step in steps)) for maps in (layers or {}).values()),
-        "attention_heads": all(maps.dtype == np.float32 and maps.ndim == 4 and maps.shape[1] == tokens.end + 2
-                               for step in steps for maps in (step.attention_heads or {}).values()),
-        "start": trace.start is None or (trace.start.dtype == np.uint8 and trace.start.shape == trace.pixels.shape),
-        "mask": trace.mask is None or (trace.mask.dtype == bool and trace.mask.shape == (trace.height, trace.width)),
-        "small": trace.small is None or (trace.small.dtype == np.uint8 and trace.small.ndim == 3 and trace.small.shape[2] == 3),
-        "strength": trace.strength is None or (isinstance(trace.strength, float) and 0 < trace.strength <= 1),
+        "pixels": trace.pixels.shape == (trace.height, trace.width, 3) == (factor * height, factor * width, 3)
+        and all(SMALLEST <= edge <= LARGEST for edge in (trace.height, trace.width)),
+        "tokens": len(tokens.pieces) == places > tokens.end > 0 and set(tokens.word_of[[0, *range(tokens.end, places)]]) == {-1}
+        and {-1, *tokens.word_of} == {*range(-1, len(tokens.words))},
+        "timestep": all(step.index == index and abs(step.timestep) < 2**31 for index, step in enumerate(steps)),
+        "steps": all(_kept(step) == _kept(steps[0]) for step in steps),
+        "attention": all(maps.shape[-3] == tokens.end + 2 for step in steps for part in (step.attention, step.attention_heads)
+                         for maps in (part or {}).values()),
+        "strength": trace.strength is None or 0 < trace.strength <= 1,
         "layer_areas": trace.layer_areas is None or (set(trace.layer_areas) == set(trace.layers) != set()
-                       and all(isinstance(area, float) and 0 < area < math.inf for area in trace.layer_areas.values())),
-        "preview": all(step.preview.dtype == np.uint8 and step.preview.ndim == 3 for step in steps if step.preview is not None),
+                                                     and all(0 < area < math.inf for area in trace.layer_areas.values())),
     }  # fmt: skip
-    if trace.layout is not None:
-        checked_layout(trace.layout)
-    wrong = [name for name, fit in fits.items() if not fit]
-    if wrong:
-        raise ValueError(f"{', '.join(wrong)}: the shapes or types do not fit the run they describe")
+    if wrong := [name for name, fit in fits.items() if not fit]:
+        raise ValueError(f"{', '.join(wrong)}: the shapes or numbers do not fit the run they describe")
+    for word in () if trace.layout is None else checked_layout(trace.layout):
+        tokens.places(word)
+
+
+def _kept(step):
+    """What was collected of a step: of each field whether it is there, of each layer's maps the shape. Not every step has a preview."""
+    return {name: {layer: maps.shape for layer, maps in part.items()} if isinstance(part, Mapping) else part is None
+            for name, part in vars(step).items() if name != "preview"}  # fmt: skip

@@ -16,7 +16,8 @@ from .loading.memory import advised
 from .model import StableDiffusion
 from .records import Record
 from .schedule import alpha_cumprod_at
-from .text_encoder import TextFeatures, main_directions
+from .text_encoder import TextFeatures
+from .vectors import main_directions
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -1,15 +1,16 @@
 """Stage 3: pictures to latents, which are a distribution, and back (Kingma & Welling, 2014; Rombach et al., 2022)."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from diffusers.image_processor import VaeImageProcessor
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, UInt8
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from .loading.memory import advised, in_float32, range_advice, tiled_if_needed
 from .model import StableDiffusion
@@ -38,8 +39,8 @@ def image_to_latents(model: StableDiffusion, picture: Image.Image, seed: int | t
     posterior = tiled_if_needed(model.vae, lambda: model.vae.encode(pixels)).latent_dist
     generator = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
     noise = torch.randn(posterior.mean.shape, generator=generator).to(posterior.mean)
-    made = (posterior.mean, posterior.std, posterior.mean + posterior.std * noise)
-    return LatentDistribution(*(part.to(model.dtype) * model.vae.config.scaling_factor for part in made))
+    values = (posterior.mean, posterior.std, posterior.mean + posterior.std * noise)
+    return LatentDistribution(*(value.to(model.dtype) * model.vae.config.scaling_factor for value in values))
 
 
 def latents_to_image(model: StableDiffusion, latents: Float[Tensor | np.ndarray, "1 channels height width"]) -> Image.Image:
@@ -73,6 +74,24 @@ def latents_to_images(model: StableDiffusion, latents: Float[Tensor | np.ndarray
 def _decoded(vae, latents):
     """Of several pictures there may be fewer at once, so only one alone is worth tiles."""
     return (tiled_if_needed(vae, lambda: vae.decode(latents)) if len(latents) == 1 else vae.decode(latents)).sample
+
+
+@torch.no_grad()
+def copies(vae: nn.Module, pictures: Sequence[Image.Image]) -> list[Image.Image]:
+    """Pictures of one size as they come back from the means of their latents."""
+    processor, scale = VaeImageProcessor(), vae.config.scaling_factor
+    latents = vae.encode(processor.preprocess([*pictures]).to(vae.device, vae.dtype)).latent_dist.mean * scale
+    return processor.postprocess(vae.decode(latents / scale).sample)
+
+
+def to_signed(pixels: UInt8[Tensor, "*shape"]) -> Float32[Tensor, "*shape"]:
+    """Pixels of 0..255 as -1..1, as networks read them."""
+    return pixels.float() / 127.5 - 1
+
+
+def to_pixels(signed: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
+    """What lies in -1..1 as pixels of 0..255; the rest is cut off, as on any screen."""
+    return ((signed.float() + 1) * 127.5).round().clamp(0, 255).byte()
 
 
 _COLOURS = WeakKeyDictionary()  # of each VAE what `preview` has fitted; a VAE that is let go of takes it along

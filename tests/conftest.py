@@ -1,5 +1,7 @@
 """Checkpoints for the tests: the embedded one, and small ones of the same classes with random weights, saved to disk."""
 
+import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -186,6 +188,24 @@ def diffusers_latents():
             pipeline.scheduler = shipped
 
     return run
+
+
+def taken_apart(trace):
+    """A trace's file as its header, the facts in it read too, and its payload."""
+    length = 8 + int.from_bytes(trace[:8], "little")
+    header = json.loads(trace[8:length])
+    header["__metadata__"]["sdteach"] = json.loads(header["__metadata__"]["sdteach"])
+    return header, trace[length:]
+
+
+def signed(header, payload):
+    """A file as `Trace.save` writes it, its digest right, whatever is in it."""
+    facts, unsigned = header["__metadata__"]["sdteach"], "0" * 64
+    text = facts if not isinstance(facts, dict) else json.dumps(facts | {"sha256": unsigned} if "sha256" in facts else facts)
+    head = json.dumps(header | {"__metadata__": {"sdteach": text}}, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+    head += b" " * (-len(head) % 8)
+    data = len(head).to_bytes(8, "little") + head + payload
+    return data.replace(unsigned.encode(), hashlib.sha256(data).hexdigest().encode(), 1)
 
 
 @pytest.fixture

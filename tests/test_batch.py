@@ -62,14 +62,14 @@ def test_what_is_missing_is_painted_as_if_nothing_had_been_there(random_model, p
 
 
 def test_stopped_it_leaves_whole_pictures_and_goes_on(random_model, painted, tmp_path):
-    write, left = batch.write_atomically, iter(range(3))
+    write, left = batch.write_whole, iter(range(3))
 
     def stopped(path, data):
         if next(left, None) is None:
             raise KeyboardInterrupt
         write(path, data)
 
-    with mock.patch.object(batch, "write_atomically", stopped), pytest.raises(KeyboardInterrupt):
+    with mock.patch.object(batch, "write_whole", stopped), pytest.raises(KeyboardInterrupt):
         paint_all(random_model, ORDERS, tmp_path, 4, **SETTINGS)
     whole = contents(painted[0])
     assert contents(tmp_path) == {file.name: whole[file.name] for file in painted[1][:3]}

@@ -17,7 +17,7 @@ import sdteach
 from sdteach import pipeline
 from sdteach.attention import layer_grids, layout_kept, masked_out, reweighted
 from sdteach.batch import Order, paint_all
-from sdteach.text_encoder import between, self_attention, word_cosines
+from sdteach.text_encoder import interpolate, self_attention, word_cosines
 from sdteach.unet import feature_maps, skips_scaled
 
 from conftest import HEIGHT, WIDTH, hung_on, interrupted_after
@@ -306,10 +306,10 @@ def test_texts_can_be_compared_and_mixed(load):
     assert cosines.values.shape == (4, 3, 3)
     assert self_attention(model, "a red car").shape == (3, 2, 77, 77)
     first, second = (sdteach.encode_text(model, prompt) for prompt in ("a red car", "a blue boat"))
-    with pytest.raises(ValueError, match="share"):
-        between(first, second, 2.0)
-    assert torch.equal(between(first, second, 0.0).projected, first.projected)
-    mixed = between(first, second, 0.5)
+    with pytest.raises(ValueError, match="weight"):
+        interpolate(first, second, 2.0)
+    assert torch.equal(interpolate(first, second, 0.0).projected, first.projected)
+    mixed = interpolate(first, second, 0.5)
     trace = sdteach.generate(model, mixed, steps=1)
     assert np.array_equal(trace.text, mixed.last_hidden_state.numpy())
 

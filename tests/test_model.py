@@ -10,8 +10,7 @@ import torch
 from safetensors import safe_open
 
 import sdteach
-from sdteach.classroom.doctor import damaged_files
-from sdteach.files import data_folder
+from sdteach.files import damaged_files, data_folder
 
 from conftest import PICTUREBOOK, random_folder
 

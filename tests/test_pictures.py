@@ -2,6 +2,8 @@
 
 import json
 import re
+import struct
+import zlib
 from io import BytesIO
 from itertools import pairwise
 
@@ -11,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from sdteach.pictures import back_projected, box_mask, checked_layout, fitting_size, open_layout, open_mask, open_picture, pasted_back
+from sdteach.pictures import back_projected, box_mask, checked_layout, fitting_size, open_layout, open_mask, open_picture, pasted_back, psnr
 
 RNG = np.random.default_rng(3)
 CORNERS = np.array([[(255, 0, 0), (0, 255, 0)], [(0, 0, 255), (255, 255, 0)]], np.uint8).repeat(32, 0).repeat(48, 1)
@@ -118,13 +120,13 @@ def test_what_cannot_be_opened_is_refused_by_name_and_with_a_remedy(tmp_path, na
 
 
 def test_a_folder_is_refused_a_missing_file_is_missing_and_an_error_without_words_is_told_by_its_kind(tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match=f"cannot read {re.escape(str(tmp_path))}: .*; save it again"):
+    with pytest.raises(ValueError, match=f"got {re.escape(str(tmp_path))}, which cannot be read: .*; save it again"):
         open_picture(tmp_path)
     with pytest.raises(FileNotFoundError):
         open_picture(tmp_path / "none.png")
     path = saved(tmp_path / "a.png", COLOUR)
-    monkeypatch.setattr(Image.Image, "convert", lambda *_: (_ for _ in ()).throw(MemoryError))
-    with pytest.raises(ValueError, match=r"a\.png: MemoryError; save it again"):
+    monkeypatch.setattr(Image.Image, "reduce", lambda *_: (_ for _ in ()).throw(MemoryError))
+    with pytest.raises(ValueError, match=r"a\.png, which cannot be read: MemoryError; save it again"):
         open_picture(path)
 
 
@@ -134,7 +136,35 @@ def test_a_picture_of_too_many_pixels_is_refused_and_one_at_the_limit_opens_sile
     same(path, COLOUR)
     assert not recwarn
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 38)
-    with pytest.raises(ValueError, match=r"bomb\.png is too large: .*77 pixels.*; make it smaller first"):
+    with pytest.raises(ValueError, match=r"bomb\.png, which cannot be read: .*77 pixels.*; make it smaller first"):
+        open_picture(path)
+
+
+@pytest.mark.parametrize("size", [(13_300, 13_300), (2**31 - 1, 1)])
+def test_a_small_file_of_too_many_pixels_is_refused_before_they_are_made(tmp_path, size):
+    header = b"IHDR" + struct.pack(">IIBBBBB", *size, 1, 0, 0, 0, 0)
+    path = written(
+        tmp_path / "huge.png",
+        b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header)) + bytes(4) + b"IDAT",
+    )
+    with pytest.raises(ValueError, match=r"huge\.png, which cannot be read: .* pixels.*; make it smaller first"):
+        open_picture(path)
+
+
+@pytest.mark.parametrize(("kind", "size", "expected"), [
+    ("png", (4096, 7), (4096, 7)), ("png", (4097, 6), (2049, 3)), ("gif", (9000, 3), (3000, 1)), ("jpg", (8200, 8193), (2050, 2049)),
+])  # fmt: skip
+def test_a_large_picture_is_shrunk_by_a_whole_number(tmp_path, kind, size, expected):
+    halves = Image.new("L", size, 200)
+    halves.paste(20, (0, 0, size[0] // 2, size[1]))
+    picture = open_picture(saved(tmp_path / f"a.{kind}", halves))
+    assert picture.size == expected
+    np.testing.assert_allclose(np.asarray(picture)[:, [0, -1]].mean((0, 2)), [20, 200], atol=2)
+
+
+def test_what_another_program_would_have_to_run_is_refused(tmp_path):
+    path = saved(tmp_path / "a.eps", COLOUR).rename(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"expected a picture.*convert it"):
         open_picture(path)
 
 
@@ -193,7 +223,25 @@ def test_a_mask_may_be_a_noisy_jpeg_or_have_soft_edges_or_a_hole_or_be_all_white
     for name, drawn in (("noisy.jpg", region), ("soft.png", soft), ("holed.png", holed)):
         mask = open_mask(saved(tmp_path / name, drawn, quality=60), Image.new("RGB", (67, 101)), 101, 67)
         assert np.array_equal(mask, region > 0)
-    assert open_mask(saved(tmp_path / "white.png", Image.new("L", (7, 5), 255)), Image.new("RGB", (70, 50)), 72, 104).all()
+    with pytest.warns(UserWarning, match=r"white\.png is white all over"):
+        assert open_mask(saved(tmp_path / "white.png", Image.new("L", (7, 5), 255)), Image.new("RGB", (70, 50)), 72, 104).all()
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_white_that_is_drawn_on_nothing_is_the_mask(tmp_path, soft):
+    alpha = np.zeros((101, 67), np.uint8)
+    alpha[19:83, 11:47] = 255
+    region = alpha > 0
+    if soft:
+        alpha[18, 11:47] = 100
+    for name, drawn in (
+        ("la.png", np.dstack([region * np.uint8(255), alpha])),
+        ("rgba.webp", np.dstack([np.full((101, 67, 3), 255, np.uint8), alpha])),
+    ):
+        mask = open_mask(saved(tmp_path / name, drawn, **EXACTLY["webp"]), Image.new("RGB", (67, 101)), 101, 67)
+        assert np.array_equal(mask, region)
+    with pytest.raises(ValueError, match="some white"):
+        open_mask(saved(tmp_path / "nothing.png", np.zeros((101, 67, 4), np.uint8)), Image.new("RGB", (67, 101)), 101, 67)
 
 
 @pytest.mark.parametrize(("drawn", "told"), [
@@ -306,3 +354,10 @@ def test_back_projected_leaves_what_agrees_and_adds_one_shade_everywhere(more, t
 def test_back_projected_refuses_what_is_no_whole_number_of_times_as_large(size):
     with pytest.raises(ValueError, match=f"as large as 26 x 14, got {size[0]} x {size[1]}"):
         back_projected(Image.new("RGB", size), Image.new("RGB", (26, 14)))
+
+
+def test_psnr_is_the_textbooks():
+    picture = np.full((5, 7, 3), 100, np.uint8)
+    assert psnr(picture, picture + np.uint8(10)) == pytest.approx(20 * np.log10(255 / 10))
+    assert psnr(picture, picture - np.uint8(10)) == psnr(picture - np.uint8(10), picture)
+    assert psnr(picture, picture) == np.inf

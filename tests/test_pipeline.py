@@ -229,7 +229,7 @@ def test_a_checker_that_a_checkpoint_ships_stays_on(random_folders, tmp_path):
     assert (card == np.array([90, 90, 96], np.uint8)).all(-1).mean() > 0.5
 
 
-ALL_ATTENTION = ("attention", "attention_heads", "attention_sum")
+ALL_ATTENTION = ("attention", "attention_heads")
 CALLS = {None: 4, "DDIMScheduler": 3, "PNDMScheduler": 4, "HeunDiscreteScheduler": 5}  # of three steps: n, n + 1 or 2 n - 1
 
 
@@ -247,7 +247,6 @@ def test_attention_bytes_are_those_that_are_kept(random_model, scheduler, prompt
     assert told == {
         "attention": sum(kept_bytes(step.attention) for step in trace.steps),
         "attention_heads": sum(kept_bytes(step.attention_heads) for step in trace.steps),
-        "attention_sum": kept_bytes(trace.attention_sum),
     }
 
 
@@ -257,52 +256,37 @@ def test_attention_bytes_by_hand(model):
     layers = {name: maps.shape for name, maps in next(sdteach.denoise(model, "a red car", steps=1)).attention_heads.items()}
     assert sum(math.prod(shape[2:]) for shape in layers.values()) == grids
     assert pipeline.attention_bytes(model, 6, 51, 128, 128) == {
-        "attention": 51 * 4 * 6 * grids, "attention_sum": 4 * 6 * grids, "attention_heads": 51 * 4 * 6 * 4 * grids,
+        "attention": 51 * 4 * 6 * grids, "attention_heads": 51 * 4 * 6 * 4 * grids,
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("scheduler", list(CALLS))
 def test_every_call_of_the_unet_keeps_what_it_read(random_model, scheduler):
-    """The mean over the heads, all of them and the sum over the calls, against the loop's own maps of all 77 places."""
+    """The mean over the heads and all of them, against the loop's own maps of all 77 places."""
     options = dict(steps=3, seed=4, height=72, width=104, scheduler=scheduler)
     trace = sdteach.generate(random_model, "a red boat", collect=ALL_ATTENTION, **options)
     loop = [step.attention_heads for step in sdteach.denoise(random_model, "a red boat", **options)]
     assert len(trace.steps) == len(loop) == CALLS[scheduler]
     assert trace.tokens.end == 4
-    total = {}
     for step, layers in zip(trace.steps, loop, strict=True):
         assert step.attention.keys() == step.attention_heads.keys() == layers.keys()
         for name, maps in layers.items():
             heads = np.concatenate([maps[:, :5].numpy(), maps[:, 5:].numpy().sum(1, keepdims=True)], 1)
-            total[name] = total.get(name, 0) + heads.mean(0)
             np.testing.assert_allclose(step.attention_heads[name], heads, atol=1e-6)
             np.testing.assert_allclose(step.attention[name], heads.mean(0), atol=1e-6)
             np.testing.assert_allclose(step.attention[name], step.attention_heads[name].mean(0), atol=1e-6)
             np.testing.assert_allclose(step.attention_heads[name].sum(1), 1, atol=1e-5)
-    assert trace.attention_sum.keys() == total.keys()
-    for name, maps in trace.attention_sum.items():
-        np.testing.assert_allclose(maps, total[name], atol=1e-5)
-        np.testing.assert_allclose(maps, sum(step.attention[name] for step in trace.steps), atol=1e-5)
 
 
-@pytest.mark.parametrize("collect", [("attention",), ("attention_heads",), ("attention_sum",), ()])
+@pytest.mark.parametrize("collect", [("attention",), ("attention_heads",), ()])
 def test_attention_is_kept_as_asked_and_changes_nothing(random_model, collect):
     plain = sdteach.generate(random_model, "a boat", steps=2)
     trace = sdteach.generate(random_model, "a boat", steps=2, collect=collect)
-    assert (trace.attention_sum is not None) == ("attention_sum" in collect)
     for step in trace.steps:
         assert (step.attention is not None) == ("attention" in collect)
         assert (step.attention_heads is not None) == ("attention_heads" in collect)
         assert step.latents is None
     assert np.array_equal(trace.final_latents, plain.final_latents)
-
-
-def test_an_interrupted_run_sums_up_the_calls_that_it_made(random_model):
-    with interrupted_after(2):
-        trace = sdteach.generate(random_model, "a boat", steps=4, collect=("attention", "attention_sum"))
-    assert len(trace.steps) == 2
-    for name, maps in trace.attention_sum.items():
-        np.testing.assert_allclose(maps, trace.steps[0].attention[name] + trace.steps[1].attention[name], atol=1e-6)
 
 
 @pytest.mark.parametrize("collect", [(name,) for name in ALL_ATTENTION] + [ALL_ATTENTION, ("latents", "attention_heads")])
@@ -329,5 +313,5 @@ def test_more_attention_than_fits_is_refused_before_any_work(random_model, monke
 def test_attention_that_is_not_collected_takes_no_room(random_model, monkeypatch):
     monkeypatch.setattr(pipeline, "MOST_ATTENTION", 0)
     sdteach.generate(random_model, "a boat", steps=1, collect=("latents", "noise", "x0"))
-    with pytest.raises(ValueError, match="'attention_sum' 0 MiB, 'attention_heads' 0 MiB"):
+    with pytest.raises(ValueError, match="'attention' 0 MiB, 'attention_heads' 0 MiB"):
         sdteach.generate(random_model, "a boat", steps=1)

@@ -54,7 +54,7 @@ def runs(model, trace):
         "all": trace, "no attention": run(collect=("latents", "noise", "x0")), "only latents": run(collect=("latents",)),
         "only noise": run(collect=("noise",)), "only attention": run(collect=("attention",)),
         "some previews": run(steps=12, collect=("preview",)), "heads": run(collect=("attention_heads",)),
-        "sum": run(collect=("latents", "attention_sum")), "nothing": run(collect=()), "no guidance": run(guidance_scale=1.0),
+        "nothing": run(collect=()), "no guidance": run(guidance_scale=1.0),
         "one step": run(steps=1), "stopped": stopped, "no words": run(""), "too long": run("a red car " * 40),
         "picture": run(steps=5, image=picture, strength=0.6), "mask": run(image=picture, mask=half),
         "small": run(steps=9, small=picture.resize((32, 32))), "layout": run(layout={"car": (0.1, 0.25, 0.5, 0.75)}),
@@ -62,7 +62,7 @@ def runs(model, trace):
     }  # fmt: skip
 
 
-KINDS = ("all", "no attention", "only latents", "only noise", "only attention", "some previews", "heads", "sum", "nothing", "no guidance",
+KINDS = ("all", "no attention", "only latents", "only noise", "only attention", "some previews", "heads", "nothing", "no guidance",
          "one step", "stopped", "no words", "too long", "picture", "mask", "small", "layout", "wide")  # fmt: skip
 
 
@@ -209,13 +209,6 @@ def test_parts_that_were_not_collected_are_left_out(runs, kind, parts, mapped):
         assert (step["maps"] is not None) == mapped
     if mapped:
         assert np.array_equal(maps_of(run, run["steps"][1]["maps"]), heats(runs[kind], [1]))
-
-
-def test_only_a_sum_of_attention_makes_one_map_a_word(runs):
-    run = Parsed(to_html(runs["sum"])).data["runs"][0]
-    assert run["when"] == "over the whole run"
-    assert np.array_equal(maps_of(run, run["maps"]), heats(runs["sum"]))
-    assert all(step["maps"] is None for step in run["steps"])
 
 
 def test_without_steps_to_see_nothing_moves(runs):

@@ -13,11 +13,11 @@ from sdteach.schedule import alpha_cumprod_at, forward_process
 def test_the_schedule_is_stable_diffusions(model):
     schedule = sdteach.noise_schedule(model)
     betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
-    kept = np.cumprod(1 - betas)
+    alphas_cumprod = np.cumprod(1 - betas)
     np.testing.assert_allclose(schedule.betas.numpy(), betas, rtol=1e-4)
-    np.testing.assert_allclose(schedule.alphas_cumprod.numpy(), kept, rtol=1e-4)
-    np.testing.assert_allclose(schedule.snr.numpy(), kept / (1 - kept), rtol=2e-4)
-    np.testing.assert_allclose(schedule.sigma.numpy(), np.sqrt((1 - kept) / kept), rtol=2e-4)
+    np.testing.assert_allclose(schedule.alphas_cumprod.numpy(), alphas_cumprod, rtol=1e-4)
+    np.testing.assert_allclose(schedule.snr.numpy(), alphas_cumprod / (1 - alphas_cumprod), rtol=2e-4)
+    np.testing.assert_allclose(schedule.sigma.numpy(), np.sqrt((1 - alphas_cumprod) / alphas_cumprod), rtol=2e-4)
     assert schedule.sigma[-1].item() == pytest.approx(14.61, abs=0.01)
 
 
@@ -34,8 +34,8 @@ def test_between_timesteps_sigma_is_interpolated_as_euler_does(model):
     euler = diffusers.EulerDiscreteScheduler.from_config(model.scheduler.config, timestep_spacing="linspace")
     euler.set_timesteps(37)
     for timestep, sigma in zip(euler.timesteps, euler.sigmas, strict=False):
-        kept = alpha_cumprod_at(euler, timestep)
-        assert ((1 - kept) / kept).sqrt().item() == pytest.approx(sigma.item(), rel=1e-4)
+        alpha_prod_t = alpha_cumprod_at(euler, timestep)
+        assert ((1 - alpha_prod_t) / alpha_prod_t).sqrt().item() == pytest.approx(sigma.item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("timestep", [-1, 1000, 1e9, float("nan")])
@@ -66,8 +66,8 @@ def test_the_forward_process_noises_pixels_and_latents_as_the_sampler_does(model
     assert noised.pixels.shape == (40, 56, 3)
     np.testing.assert_allclose(noised.pixels, pixels, atol=0.502)
     assert np.array_equal(noised.decoded, np.asarray(sdteach.latents_to_image(model, noised.latents)))
-    kept = np.prod(1 - model.scheduler.betas.double().numpy()[: timestep + 1])
-    assert (noised.timestep, noised.alpha_cumprod) == (timestep, pytest.approx(kept, rel=1e-4))
+    alpha_prod_t = np.prod(1 - model.scheduler.betas.double().numpy()[: timestep + 1])
+    assert (noised.timestep, noised.alpha_cumprod) == (timestep, pytest.approx(alpha_prod_t, rel=1e-4))
 
 
 def test_the_forward_process_has_other_noise_for_another_seed_and_the_same_at_every_time(model):

@@ -12,7 +12,8 @@ from PIL import Image
 import sdteach
 from sdteach import pipeline
 from sdteach.pictures import back_projected, box_mask, pasted_back
-from sdteach.text_encoder import between, slerp
+from sdteach.text_encoder import interpolate
+from sdteach.vectors import slerp
 
 from conftest import HEIGHT, PICTUREBOOK, WIDTH, interrupted_after
 
@@ -155,7 +156,7 @@ def test_noise_may_be_given_and_is_the_seeds_by_default(model, diffusers_latents
 
 def test_text_features_may_stand_for_the_prompt(model, diffusers_latents):
     first, second = (sdteach.encode_text(model, words) for words in ("a red car", "a blue boat"))
-    mixed = between(first, second, 0.4)
+    mixed = interpolate(first, second, 0.4)
     empty = sdteach.encode_text(model, "").last_hidden_state[None]
     expected = diffusers_latents(PICTUREBOOK, prompt_embeds=mixed.last_hidden_state[None], negative_prompt_embeds=empty,
                                  num_inference_steps=3)  # fmt: skip
@@ -281,50 +282,6 @@ def test_what_cannot_be_used_is_refused_before_any_work(model, picture, options,
 def test_a_batch_needs_a_seed_for_each_prompt(model, prompts, seeds):
     with pytest.raises(ValueError, match="as many prompts as seeds"):
         pipeline.generate_batch(model, prompts, seeds)
-
-
-@pytest.mark.parametrize("shape", [(3, 5, 7), (2, 11)])
-def test_slerp_goes_along_the_arc(shape):
-    first, second = (torch.randn(shape, generator=torch.Generator().manual_seed(seed)).double() for seed in (1, 2))
-    second = second * 3
-    for share in (0.0, 0.25, 0.7, 1.0):
-        made = slerp(first, second, share)
-        for a, b, c in zip(first.flatten(1), second.flatten(1), made.flatten(1), strict=True):
-            angle = torch.arccos(a @ b / a.norm() / b.norm())
-            wanted = torch.sin((1 - share) * angle) / torch.sin(angle) * a + torch.sin(share * angle) / torch.sin(angle) * b
-            torch.testing.assert_close(c, wanted)
-    units = [torch.nn.functional.normalize(given.flatten(1)) for given in (first, second)]
-    halfway = slerp(*units, 0.5)
-    torch.testing.assert_close(halfway.norm(dim=1), torch.ones(len(halfway), dtype=torch.float64))
-    assert all((unit * halfway).sum(1).sub((units[0] * halfway).sum(1)).abs().max() < 1e-9 for unit in units)
-
-
-def test_slerp_of_what_lies_along_one_line():
-    one = torch.tensor([[1.0, 2.0], [0.0, 0.0]])
-    assert torch.equal(slerp(one, one, 0.3), one)
-    torch.testing.assert_close(slerp(one, 3 * one, 0.5), 2 * one)
-    assert torch.isfinite(slerp(one, -one, 0.5)).all()
-
-
-@pytest.mark.parametrize(("second", "share"), [(torch.zeros(2, 3), 0.5), (torch.zeros(2, 2), 1.1), (torch.zeros(2, 2), -0.1)])
-def test_slerp_refuses_what_does_not_fit(unguarded, second, share):
-    with pytest.raises(ValueError, match="expected two of one shape"):
-        slerp(torch.zeros(2, 2), second, share)
-
-
-def test_the_arc_of_a_noise_is_a_noise_and_its_mean_is_not(model):
-    first, second = (pipeline.initial_noise(model, seed) for seed in (1, 2))
-    assert 0.95 < slerp(first, second, 0.5).std() < 1.05
-    assert ((first + second) / 2).std() < 0.75
-
-
-def test_between_two_texts_are_both_ends(model):
-    first, second = (sdteach.encode_text(model, words) for words in ("a red car", "a blue boat"))
-    for share, end in ((0.0, first), (1.0, second)):
-        made = between(first, second, share)
-        for name in ("last_hidden_state", "layers", "pooled", "projected"):
-            torch.testing.assert_close(getattr(made, name), getattr(end, name), rtol=1e-5, atol=1e-5)
-        assert made.tokens.words == first.tokens.words
 
 
 def test_larger_pictures_come_nearer_to_the_truth_than_bicubic(model):

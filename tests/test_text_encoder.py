@@ -3,18 +3,16 @@
 import contextlib
 import copy
 import dataclasses
-import inspect
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 import sdteach
-from sdteach.text_encoder import main_directions, self_attention, word_cosines
+from sdteach import text_encoder, vectors
+from sdteach.text_encoder import interpolate, self_attention, word_cosines
 
 
 @pytest.mark.parametrize("prompt", ["", "a red car", "a red car below a yellow star in the snow"])
@@ -80,28 +78,6 @@ def test_image_features_see_the_picture(model):
     assert not torch.allclose(first, second)
 
 
-@given(st.integers(1, 5), st.integers(1, 7), st.integers(1, 11), st.integers(0, 99))
-def test_cosine_similarity_is_the_formula(n, m, d, seed):
-    a, b = (torch.randn(k, d, generator=torch.Generator().manual_seed(seed + k)) for k in (n, m))
-    for i, row in enumerate(sdteach.cosine_similarity(a, b)):
-        for j, value in enumerate(row):
-            x, y = a[i].double().numpy(), b[j].double().numpy()
-            assert value.item() == pytest.approx(x @ y / np.sqrt(x @ x * (y @ y)), abs=1e-5)
-
-
-def test_cosine_similarity_of_zeros_is_zero_and_of_half_precision_is_exact_enough():
-    assert sdteach.cosine_similarity(torch.zeros(2, 3), torch.ones(4, 3)).tolist() == [[0.0] * 4] * 2
-    large = torch.full((1, 5), 3e4, dtype=torch.float16)
-    assert sdteach.cosine_similarity(large, large).item() == pytest.approx(1)
-
-
-@pytest.mark.parametrize("shapes", [((3,), (3,)), ((2, 3), (2, 5)), ((2, 3), (3,)), ((1, 2, 3), (2, 3))])
-def test_cosine_similarity_wants_two_matrices(shapes):
-    unchecked = inspect.unwrap(sdteach.cosine_similarity)
-    with pytest.raises(ValueError, match="expected"):
-        unchecked(*(torch.ones(shape) for shape in shapes))
-
-
 def eager_attention(model, prompt, masked=False):
     """What transformers' own plain attention reads, (layers, heads, places, places)."""
     tower = copy.deepcopy(model.text_encoder)
@@ -151,29 +127,6 @@ def test_self_attention_leaves_the_tower_as_it_was(random_folders, broken):
     assert broken or torch.equal(sdteach.encode_text(model, "a boat").last_hidden_state, before)
 
 
-@pytest.mark.parametrize(("count", "width"), [(3, 2), (5, 3), (7, 13), (23, 5)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_main_directions_are_those_of_the_covariance(count, width, dtype):
-    spread = torch.tensor([7.0, 3.0, *[0.5] * (width - 2)])
-    vectors = (torch.randn(count, width, generator=torch.Generator().manual_seed(count)) * spread + 11).to(dtype)
-    plane, shares = main_directions(vectors)
-    assert plane.shape == (count, 2)
-    centred = vectors.double().numpy() - vectors.double().numpy().mean(0)
-    variances, directions = np.linalg.eigh(centred.T @ centred / count)
-    expected = centred @ directions[:, :-3:-1]
-    expected *= np.sign((expected * plane.numpy()).sum(0))
-    np.testing.assert_allclose(plane.numpy(), expected, rtol=1e-3, atol=1e-3)
-    np.testing.assert_allclose(shares.numpy(), variances[:-3:-1] / variances.sum(), rtol=1e-3, atol=1e-5)
-    if width == 2:
-        assert shares.sum().item() == pytest.approx(1, abs=1e-5)
-
-
-@pytest.mark.parametrize("count", [0, 1, 2])
-def test_main_directions_need_three_vectors(count):
-    with pytest.raises(ValueError, match=f"at least 3 vectors, got {count}"):
-        main_directions(torch.ones(count, 5))
-
-
 @pytest.mark.filterwarnings("ignore:picturebook never read")
 @pytest.mark.parametrize(("first", "second"), [
     ("a red car", "a blue fish in the snow"), ("a car and a car", "a hyperlanguage of unreadability"), ("star", "star"),
@@ -208,7 +161,31 @@ def test_word_cosines_need_words(model, first, second):
         word_cosines(model, first, second)
 
 
-def test_equal_vectors_have_no_direction():
-    points, shares = main_directions(torch.ones(5, 7))
-    assert torch.equal(shares, torch.zeros(2))
-    assert points.abs().max() < 1e-5
+def test_the_ends_of_what_lies_between_two_texts_are_those_texts(model):
+    first, second = (sdteach.encode_text(model, words) for words in ("a red car", "a blue boat"))
+    for weight, end in ((0.0, first), (1.0, second)):
+        made = interpolate(first, second, weight)
+        for name in ("last_hidden_state", "layers", "pooled", "projected"):
+            torch.testing.assert_close(getattr(made, name), getattr(end, name), rtol=1e-5, atol=1e-5)
+        assert made.tokens.words == first.tokens.words
+
+
+def test_what_lies_between_two_texts_lies_on_the_arc_at_every_place(model):
+    first, second = (sdteach.encode_text(model, words) for words in ("a red car", "a blue boat"))
+    mixed = interpolate(first, second, 0.3)
+    for place in (0, 2, 76):
+        wanted = vectors.slerp(first.layers[:, place], second.layers[:, place], 0.3)
+        assert torch.equal(mixed.layers[:, place], wanted)
+    assert torch.equal(mixed.pooled[None], vectors.slerp(first.pooled[None], second.pooled[None], 0.3))
+    assert mixed.tokens.text == "a red car (70%), a blue boat (30%)"
+
+
+@pytest.mark.parametrize(("name", "moved"), [
+    ("between", interpolate), ("slerp", vectors.slerp), ("cosine_similarity", vectors.cosine_similarity),
+    ("main_directions", vectors.main_directions),
+])  # fmt: skip
+def test_names_of_the_last_versions_lessons_still_work_and_say_where_they_are(name, moved):
+    with pytest.warns(DeprecationWarning, match=f"is now {moved.__module__}.{moved.__name__}"):
+        assert getattr(text_encoder, name) is moved
+    with pytest.raises(AttributeError):
+        text_encoder.nothing  # noqa: B018

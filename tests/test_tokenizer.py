@@ -5,6 +5,8 @@ import string
 
 import numpy as np
 import pytest
+import torch
+from diffusers import StableDiffusionPipeline
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -36,6 +38,38 @@ def test_a_words_places(random_model, prompt, word, places):
     assert tokens.places(word) == places
     spelled = [tokens.pieces[place].replace("</w>", "") for place in places]
     assert "".join(spelled).startswith(word.lower().replace(" ", ""))
+
+
+@pytest.mark.parametrize(("prompt", "words"), [
+    ("हिन्दी में लाल गाड़ी, एक", ["हिन्दी", "में", "लाल", "गाड़ी", ",", "एक"]), ("ภาษาไทย รถ", ["ภาษาไทย", "รถ"]), ("தமிழ் மொழி", ["தமிழ்", "மொழி"]),
+    ("a cafe\u0301, x\u0301", ["a", "cafe\u0301", ",", "x\u0301"]), ("👩\u200d🚀 a👍🏽!", ["👩\u200d🚀", "a", "👍🏽!"]),
+    ("a <|endoftext|>b", ["a", "<|endoftext|>", "b"]), ("красный, 红色汽车", ["красный", ",", "红色汽车"]),
+])  # fmt: skip
+def test_words_of_every_script_are_whole_and_found(random_model, prompt, words):
+    tokens = sdteach.tokenize(random_model, prompt)
+    assert list(tokens.words) == words
+    assert [place for word in words for place in tokens.places(word)] == list(range(1, tokens.end))
+
+
+@pytest.mark.parametrize(("written", "asked"), [("cafe\u0301", "CAFÉ"), ("café", "cafe\u0301"), ("ﬁsh", "fish"), ("STRASSE", "straße")])
+def test_a_word_is_found_however_it_is_coded(random_model, written, asked):
+    tokens = sdteach.tokenize(random_model, f"a {written} here")
+    assert tokens.places(asked) == tokens.places(1)
+
+
+@pytest.mark.parametrize("vectors", [1, 3])
+def test_a_learned_word_is_one_word_and_read_as_diffusers_reads_it(random_folders, vectors):
+    model = sdteach.load_model(random_folders["epsilon"], device="cpu")
+    pipe = StableDiffusionPipeline(
+        model.vae, model.text_encoder, model.tokenizer, model.unet, model.scheduler, None, None, requires_safety_checker=False
+    )
+    pipe.load_textual_inversion(torch.randn(vectors, 24, generator=torch.Generator().manual_seed(1)), token="<cat-toy>")
+    tokens = sdteach.tokenize(model, "a <cat-toy>, red")
+    assert tokens.words == ("a", "<cat-toy>", ",", "red")
+    assert tokens.places("<cat-toy>") == tuple(range(2, 2 + vectors))
+    assert tokens.text == "a <cat-toy>, red"
+    expected, _ = pipe.encode_prompt("a <cat-toy>, red", "cpu", 1, do_classifier_free_guidance=False)
+    assert torch.equal(sdteach.encode_text(model, tokens).last_hidden_state, expected[0])
 
 
 def test_words_of_several_pieces_and_repeated_words(random_model):

@@ -3,19 +3,19 @@
 import copy
 import dataclasses
 import os
+import re
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from safetensors.numpy import save
 
 import sdteach
 from sdteach import records
-from sdteach import trace as trace_module
+
+from conftest import signed, taken_apart
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +48,8 @@ def same(first, second):
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("collect", [
-    (), ("latents",), ("noise", "x0"), ("attention",), ("attention_heads",), ("attention_sum",),
-    ("latents", "noise", "x0", "attention", "attention_heads", "attention_sum", "preview"),
+    (), ("latents",), ("noise", "x0"), ("attention",), ("attention_heads",),
+    ("latents", "noise", "x0", "attention", "attention_heads", "preview"),
 ])  # fmt: skip
 @pytest.mark.parametrize("guidance_scale", [1, 7.5])
 def test_what_is_saved_comes_back(model, tmp_path, collect, guidance_scale):
@@ -71,7 +71,7 @@ def test_saving_is_deterministic_and_replaces_a_file_whole(trace, saved, tmp_pat
     trace.save(path)
     assert path.read_bytes() == saved
     path.write_bytes(b"old")
-    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("crash")))
+    monkeypatch.setattr(os, "fsync", lambda *_: (_ for _ in ()).throw(OSError("crash")))
     with pytest.raises(OSError, match="crash"):
         trace.save(path)
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"old"]
@@ -146,52 +146,59 @@ def altered(record, **changes):
 
 
 @pytest.mark.fault(11)
-def test_well_signed_nonsense_is_refused(trace, tmp_path):
-    jaxtyping.config.update("jaxtyping_disable", True)  # a user's process does not check shapes: load must
-    try:
-        refuse_nonsense(trace, tmp_path)
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
-
-
-def refuse_nonsense(trace, tmp_path):
-    nan = trace.text.copy()
+@pytest.mark.parametrize("reason", [
+    "finite", "pixels", "text", "final_latents", "trace.seed", "seed", "complete", "timestep", "timestep: nan", "timestep: index",
+    "tokens: far", "tokens: lost", "tokens: padding", "attention", "attention: heads", "attention: few heads", "steps: other maps",
+    "latents", "steps: some latents", "preview", "preview: five channels", "preview: empty", "start", "start: float", "mask",
+    "mask: uint8", "small", "strength", "trace.strength", "guidance_scale", "box", "word of the prompt", "at least one word",
+    "layer_areas", "layer_areas: none", "trace.layer_areas", "pixels: flat",
+])  # fmt: skip
+def test_well_signed_nonsense_is_refused(trace, tmp_path, unguarded, reason):
+    first, *rest = trace.steps
+    tokens, step = trace.tokens, lambda **changes: {"steps": (altered(first, **changes), *rest)}
+    both = lambda **changes: {"steps": tuple(altered(each, **changes) for each in trace.steps)}  # noqa: E731
+    nan, rows = trace.text.copy(), tokens.end + 2
     nan[3, 5] = np.nan
-    step, flat = trace.steps[0], np.ones((trace.tokens.end + 2, 3, 3), np.float32)
     cases = {
         "finite": {"text": nan}, "pixels": {"pixels": trace.pixels[:-8]}, "text": {"text": trace.text[:5]},
-        "final_latents": {"final_latents": trace.final_latents[0]}, "seed": {"seed": "0"}, "complete": {"complete": 1},
-        "timesteps": {"steps": (altered(step, timestep="1"),)},
-        "tokens": {"tokens": altered(trace.tokens, word_of=trace.tokens.word_of + 99)},
-        "attention": {"steps": (altered(step, attention={"a": np.ones((2, 3, 3), np.float32)}),)},
-        "attention: ": {"attention_sum": {"a": np.ones((2, 3, 3), np.float32)}},
-        "attention_heads": {"steps": (altered(step, attention=None, attention_heads={"a": flat}),)},
-        "attention_heads: ": {"steps": (altered(step, attention=None, attention_heads={"a": np.ones((4, 5, 3, 3), np.float32)}),)},
-        "steps": {"steps": (altered(step, latents=np.ones((1, 4, 2, 2), np.float32)),)},
-        "preview": {"steps": (altered(step, preview=np.ones((2, 2), np.uint8)),)},
-        "start": {"start": trace.pixels[:-8]}, "start: ": {"start": trace.pixels.astype(np.float32)},
-        "mask": {"mask": np.ones((9, 5), bool)},
-        "mask: ": {"mask": np.ones((72, 40), np.uint8)}, "small": {"small": np.ones((9, 5), np.uint8)}, "strength": {"strength": 0.0},
-        "strength: ": {"strength": "1"}, "guidance_scale": {"guidance_scale": 10**400}, "seed: ": {"seed": -1},
-        "timesteps: ": {"steps": (altered(step, timestep=float("nan")),)},
-        "box": {"layout": {"car": (0.5, 0.0, 0.4, 1.0)}}, "at least one word": {"layout": {}},
-        "layer_areas": {"layer_areas": {"a": 3.0}}, "layer_areas: ": {"layer_areas": dict.fromkeys(trace.layers, 0.0)},
-        "layer_areas: : ": {"layer_areas": dict.fromkeys(trace.layers, 4)},
+        "final_latents": {"final_latents": trace.final_latents[0]}, "trace.seed": {"seed": "0"}, "seed": {"seed": -1},
+        "complete": {"complete": 1}, "timestep": step(timestep="1"), "timestep: nan": step(timestep=float("nan")),
+        "timestep: index": step(index=1),
+        "tokens: far": {"tokens": altered(tokens, word_of=tokens.word_of + 99)},
+        "tokens: lost": {"tokens": altered(tokens, words=(*tokens.words, "lost"))},
+        "tokens: padding": {"tokens": altered(tokens, word_of=np.where(np.arange(77) == 76, 0, tokens.word_of))},
+        "attention": both(attention={"a": np.ones((2, 3, 3), np.float32)}),
+        "attention: heads": both(attention=None, attention_heads={"a": np.ones((rows, 3, 3), np.float32)}),
+        "attention: few heads": both(attention=None, attention_heads={"a": np.ones((4, 5, 3, 3), np.float32)}),
+        "steps: other maps": step(attention={"a": np.ones((rows, 3, 3), np.float32)}),
+        "latents": step(latents=np.ones((1, 4, 2, 2), np.float32)), "steps: some latents": step(latents=None),
+        "preview": step(preview=np.ones((2, 2), np.uint8)), "preview: five channels": step(preview=np.ones((2, 2, 5), np.uint8)),
+        "preview: empty": step(preview=np.ones((0, 2, 3), np.uint8)),
+        "start": {"start": trace.pixels[:-8]}, "start: float": {"start": trace.pixels.astype(np.float32)},
+        "mask": {"mask": np.ones((9, 5), bool)}, "mask: uint8": {"mask": np.ones((72, 40), np.uint8)},
+        "small": {"small": np.ones((9, 5), np.uint8)}, "strength": {"strength": 0.0}, "trace.strength": {"strength": "1"},
+        "guidance_scale": {"guidance_scale": 10**400}, "box": {"layout": {"car": (0.5, 0.0, 0.4, 1.0)}},
+        "at least one word": {"layout": {}},
+        "word of the prompt": {"layout": {"house": (0.0, 0.0, 0.5, 0.5)}}, "layer_areas": {"layer_areas": {"a": 3.0}},
+        "layer_areas: none": {"layer_areas": dict.fromkeys(trace.layers, 0.0)},
+        "trace.layer_areas": {"layer_areas": dict.fromkeys(trace.layers, 4)},
+        "pixels: flat": {"pixels": np.ones((1, 3000, 3), np.uint8), "height": 1, "width": 3000,
+                         "final_latents": np.ones((1, 4, 1, 3000), np.float32), "steps": ()},
     }  # fmt: skip
-    for reason, changes in cases.items():
-        refused(tmp_path, trace_module._to_bytes(altered(trace, **changes)), reason.rstrip(": "))
+    altered(trace, **cases[reason]).save(tmp_path / "nonsense.safetensors")
+    refused(tmp_path, (tmp_path / "nonsense.safetensors").read_bytes(), re.escape(reason.partition(":")[0]))
 
 
 @pytest.mark.fault(11)
-def test_another_version_and_extra_tensors_are_refused(trace, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(trace_module, "VERSION", 99)
-        other = trace_module._to_bytes(trace)
-    refused(tmp_path, other, "expected version 4, got 99")
-    with monkeypatch.context() as patch:
-        patch.setattr(trace_module, "save", lambda arrays, metadata: save(arrays | {"extra": np.zeros(3, np.float32)}, metadata))
-        other = trace_module._to_bytes(trace)
-    refused(tmp_path, other, "not exactly")
+def test_another_version_and_extra_tensors_are_refused(saved, tmp_path):
+    header, payload = taken_apart(saved)
+    header["__metadata__"]["sdteach"]["version"] = 99
+    refused(tmp_path, signed(header, payload), "expected version 5, got 99")
+    header, payload = taken_apart(saved)
+    end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
+    header["extra"] = {"dtype": "U8", "shape": [3], "data_offsets": [end, end + 3]}
+    refused(tmp_path, signed(header, payload + b"abc"), "not exactly")
+    refused(tmp_path, signed(taken_apart(saved)[0] | {"extra": {"dtype": "U8", "shape": [0], "data_offsets": [end, end]}}, payload))
 
 
 def test_a_missing_file_is_missing(tmp_path):
@@ -239,14 +246,14 @@ def test_a_heat_map_is_the_stretched_weighted_mean_over_steps_layers_and_places(
 def attended(random_model):
     """A run of five calls, all that was read in it kept; layers of two, four and five heads."""
     return sdteach.generate(random_model, "a red boat, red", steps=4, seed=2, height=72, width=104,
-                            collect=("attention", "attention_heads", "attention_sum"))  # fmt: skip
+                            collect=("attention", "attention_heads"))  # fmt: skip
 
 
 def only(trace, *kept):
     """The trace as it were had only these ways to keep attention been collected."""
     steps = [dataclasses.replace(step, **{name: None for name in ("attention", "attention_heads") if name not in kept})
              for step in trace.steps]  # fmt: skip
-    return dataclasses.replace(trace, steps=tuple(steps), attention_sum=trace.attention_sum if "attention_sum" in kept else None)
+    return dataclasses.replace(trace, steps=tuple(steps))
 
 
 RED = (2, 5)  # the places of "red" in "a red boat, red", after the start token and "a"
@@ -286,22 +293,10 @@ def test_the_heads_alone_make_the_heat_map_of_their_mean(attended):
     assert np.array_equal(heads.heat_map("red", head=0), attended.heat_map("red", head=0))
 
 
-def test_the_sum_alone_makes_one_heat_map_of_all_steps(attended, tmp_path):
-    summed = only(attended, "attention_sum")
-    assert np.array_equal(summed.heat_map("red"), records.heat_map([attended.attention_sum], RED, 9, 13))
-    layer = "mid_block.attentions.0.transformer_blocks.0.attn2"
-    expected = records.heat_map([attended.attention_sum], RED, 9, 13, {layer: 1.0})
-    assert np.array_equal(summed.heat_map("red", layers={layer: 1.0}), expected)
-    for options, wanted in (
-        (dict(steps=[0]), "attention"),
-        (dict(head=0), "attention_heads"),
-        (dict(steps=[0], head=0), "attention_heads"),
-    ):
-        with pytest.raises(ValueError, match=rf"expected a trace with {wanted} of its steps.*collect=\('{wanted}',\)"):
-            summed.heat_map("red", **options)
-    with pytest.raises(ValueError, match="expected a trace with attention of its steps, got one without"):
+def test_a_heat_map_of_what_was_not_collected_is_refused(attended):
+    with pytest.raises(ValueError, match=r"expected a trace with attention of its steps, got one without.*collect=\('attention',\)"):
         only(attended).heat_map("red")
-    with pytest.raises(ValueError, match="expected a trace with attention_heads of its steps, got one without"):
+    with pytest.raises(ValueError, match=r"expected a trace with attention_heads of its steps.*collect=\('attention_heads',\)"):
         only(attended, "attention").heat_map("red", head=0)
 
 
@@ -345,11 +340,21 @@ def test_the_padding_is_summed_so_that_rows_still_sum_to_one(trace):
             np.testing.assert_allclose(maps.sum(0), 1, atol=1e-5)
 
 
-def test_repr_summarises(trace):
-    text = repr(trace)
-    assert len(text) < 3000
-    assert "text: float32 (77, 128), -" in text
-    assert "attention: {down_blocks" in repr(trace.steps[0])
+def test_repr_summarises_on_one_screen(trace):
+    parts = dict.fromkeys(("start", "small"), trace.pixels) | {
+        "mask": trace.pixels[..., 0] > 99,
+        "strength": 0.5,
+        "layer_areas": {"a": 3.0},
+    }
+    full = dataclasses.replace(trace, **parts, layout={"car": (0.0, 0.0, 1.0, 1.0)}, prompt="x" * 999)
+    for record in (trace, full, trace.tokens, *trace.steps):
+        lines = repr(record).splitlines()
+        assert len(lines) <= 24
+        assert max(map(len, lines)) <= 80
+    assert "text: float32 (77, 128), -" in repr(trace)
+    assert "steps: 3 x StepRecord" in repr(trace)
+    assert "strength" not in repr(trace)
+    assert "latents: float32 (1, 4, 9, 5), -" in repr(trace.steps[0])
 
 
 def test_word_cosines_are_those_of_the_words_vectors(model):

@@ -46,6 +46,23 @@ def test_decoding_is_diffusers_own(model, shape):
     assert np.array_equal(np.asarray(sdteach.latents_to_image(model, latents)), expected)
 
 
+@pytest.mark.parametrize("which", ["model", "random_model"])
+def test_copies_are_encoded_and_decoded_pictures(request, which, picture):
+    model = request.getfixturevalue(which)
+    expected = sdteach.latents_to_image(model, sdteach.image_to_latents(model, picture).mean)
+    assert np.array_equal(np.asarray(vae.copies(model.vae, [picture])[0]), np.asarray(expected))
+    pair = vae.copies(model.vae, [picture, picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)])
+    assert np.abs(np.asarray(pair[0], int) - np.asarray(expected)).max() <= 1
+    assert np.abs(np.asarray(pair[1], int) - np.asarray(pair[0])).max() > 1
+
+
+def test_pixels_and_signed_numbers_are_each_others_inverse_and_what_lies_outside_is_cut_off():
+    pixels = torch.arange(256, dtype=torch.uint8).view(4, 64)
+    assert torch.equal(vae.to_pixels(vae.to_signed(pixels)), pixels)
+    assert vae.to_signed(pixels).aminmax() == (-1, 1)
+    assert vae.to_pixels(torch.tensor([-7.0, -1, 0.003, 1, 1.4])).tolist() == [0, 0, 128, 255, 255]
+
+
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1"])
 def test_pictures_of_any_mode(model, mode):
     assert sdteach.image_to_latents(model, Image.new(mode, (16, 24))).mean.shape == (1, 4, 3, 2)

@@ -1,6 +1,5 @@
 """What works on this machine, and what to do about what does not."""
 
-import hashlib
 import platform
 import re
 import shutil
@@ -17,7 +16,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from ..files import data_folder
+from ..files import damaged_files, data_folder
 from ..loading.folder import check_tensors, checked_index
 from ..loading.hub import cached
 from ..loading.names import EMBEDDED, find, hub_ids
@@ -107,16 +106,6 @@ def _data():
                   "install sdteach again, or check the files out again")  # fmt: skip
     lessons = len([*data_folder("lessons").glob("[0-9]*.ipynb")])
     yield Finding("lessons", lessons > 0, f"{lessons} in {data_folder('lessons')}", REINSTALL)
-
-
-def damaged_files(folder: Path) -> list[str]:
-    """The files that SHA256SUMS in `folder` names and that are missing or changed; the sums themselves if missing."""
-    sums = folder / "SHA256SUMS"
-    if not sums.is_file():
-        return [sums.name]
-    listed = [line.split("  ", 1) for line in sums.read_text().splitlines()]
-    return [name for digest, name in listed
-            if not (folder / name).is_file() or hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest]  # fmt: skip
 
 
 def _model():

@@ -11,9 +11,8 @@ from markupsafe import Markup
 from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
 
-from ..files import data_folder
+from ..files import data_folder, write_whole
 from ..player.page import render
-from ..trace import write_atomically
 from .exercises import exercises
 
 MARK = "sdteach lessons export"  # in the first lines of a file that may be written anew
@@ -53,7 +52,7 @@ def _check_own(files):
 
 def _written(file, template, **values):
     page = render(template, **values, mark=MARK, highlight=Markup(HtmlFormatter(style="vs").get_style_defs(".highlight")))
-    write_atomically(file, page.encode())
+    write_whole(file, page.encode())
     return file
 
 

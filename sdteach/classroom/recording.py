@@ -9,7 +9,7 @@ from PIL import Image
 
 from ..files import data_folder
 from ..records import by_area, over_text
-from ..trace import PER_STEP, Trace, mean_of_heads
+from ..trace import Trace, mean_of_heads
 
 EDGE = 128  # pixels of a preview's longer edge, at most
 GRID = 64  # positions of a map's longer edge, at most
@@ -28,14 +28,14 @@ def recorded(trace: Trace) -> Trace:
     read = [step.attention or mean_of_heads(step.attention_heads) for step in trace.steps]
     steps = tuple(
         replace(
-            step, **{name: _half(getattr(step, name)) for name in PER_STEP}, attention=_merged(maps), attention_heads=None,
-            preview=_small(step.preview),
+            step, **{name: _half(value) for name, value in vars(step).items() if getattr(value, "dtype", None) == np.float32},
+            attention=_merged(maps), attention_heads=None, preview=_small(step.preview),
         )
         for step, maps in zip(trace.steps, read, strict=True)
     )  # fmt: skip
     return replace(
-        trace, steps=steps, text=_half(trace.text), final_latents=_half(trace.final_latents), attention_sum=_merged(trace.attention_sum),
-        layer_areas=_areas(trace.attention_sum or next(iter(read), None)),
+        trace, steps=steps, text=_half(trace.text), final_latents=_half(trace.final_latents),
+        layer_areas=_areas(next(iter(read), None)),
     )  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def recordings() -> dict[str, Trace]:
 
 def _half(numbers):
     most = np.finfo(np.float16).max
-    return None if numbers is None else numbers.clip(-most, most).astype(np.float16).astype(np.float32)
+    return numbers.clip(-most, most).astype(np.float16).astype(np.float32)
 
 
 def _small(preview):

@@ -1,15 +1,15 @@
 """What the commands write and say, and the checks of it before the work."""
 
 import contextlib
-import os
 import sys
-import tempfile
 import time
 import warnings
 from io import BytesIO
 
 from rich.console import Console
 from rich.text import Text
+
+from ..files import output_path, write_whole
 
 said, asides = Console(), Console(stderr=True)
 
@@ -26,15 +26,11 @@ def notes():
 
 
 def check_writable(path):
-    """Make sure before the work starts that `path` can be written at its end: make its folder, try to write there."""
+    """The file that `path` means, of which it is sure before the work starts that it can be written; see `files.output_path`."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        return output_path(path)
     except OSError as error:
-        raise ValueError(f"cannot write {path}: {error.strerror or error}; choose a folder that you may write to") from error
-    if path.exists() and not os.access(path, os.W_OK):
-        raise ValueError(f"cannot write {path}: it is there and protected; choose another name")
+        raise ValueError(f"cannot write {path}: {error.strerror or error}; choose another name, or a folder you may write to") from error
 
 
 def check_outputs(*files):
@@ -42,11 +38,9 @@ def check_outputs(*files):
     outputs = [path for path in files if path]
     if folders := [str(path) for path in outputs if path.is_dir()]:
         raise ValueError(f"expected a file to write to, got the folder {folders[0]}; name a file in it")
-    if len({path.resolve() for path in outputs}) < len(outputs):
-        raise ValueError(f"expected a file of its own for each output, got {', '.join(map(str, outputs))}")
     formats = _picture_format(files[0]), _picture_format(files[-1]) if files[-1] else None
-    for path in outputs:
-        check_writable(path)
+    if len({check_writable(path) for path in outputs}) < len(outputs):
+        raise ValueError(f"expected a file of its own for each output, got {', '.join(map(str, outputs))}")
     return formats
 
 
@@ -66,29 +60,25 @@ def _picture_format(path):
 
 
 def save_picture(image, path, kind):
-    from ..trace import write_atomically
-
     image.save(data := BytesIO(), kind)
-    write_atomically(path, data.getvalue())
+    write_whole(path, data.getvalue())
 
 
 def save_page(path, *traces):
     """Write the page of a run or two -> what it is."""
     from ..player import to_html
-    from ..trace import write_atomically
 
     page = to_html(*traces).encode()
-    write_atomically(path, page)
+    write_whole(path, page)
     return f"page, {len(page) / 1e6:.1f} MB"
 
 
 def save_figure(figure, path, kind):
     from ..plots.style import DPI
-    from ..trace import write_atomically
 
     data = BytesIO()
     figure.savefig(data, format=kind, dpi=DPI)
-    write_atomically(path, data.getvalue())
+    write_whole(path, data.getvalue())
 
 
 def tell_outputs(made):

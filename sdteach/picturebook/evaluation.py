@@ -15,11 +15,13 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ..model import StableDiffusion
+from ..pictures import psnr
 from ..pipeline import generate
 from ..records import Tokens
-from ..text_encoder import cosine_similarity, encode_text, image_features
+from ..text_encoder import encode_text, image_features
 from ..trace import Trace
-from ..vae import image_to_latents, latents_to_image
+from ..vae import copies
+from ..vectors import cosine_similarity
 from .captions import OBJECT_WORDS, known_grammar, read, vocabulary
 from .judge import Judge, Seen, faults
 from .scenes import HELD_OUT_SEED, Description, Scene, describe, draw
@@ -118,13 +120,7 @@ def says_all(caption: str) -> bool:
 
 def copied(model: StableDiffusion, picture: np.ndarray) -> np.ndarray:
     """A picture (height, width, 3), uint8, through the VAE and back."""
-    return np.asarray(latents_to_image(model, image_to_latents(model, Image.fromarray(picture)).mean))
-
-
-def psnr(picture: np.ndarray, copy: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB of two uint8 pictures; infinite if they are the same."""
-    error = np.square(picture.astype(float) - copy).mean()
-    return float(10 * np.log10(255**2 / error)) if error else float("inf")
+    return np.asarray(copies(model.vae, [Image.fromarray(picture)])[0])
 
 
 def retrieved(model: StableDiffusion, scenes: Sequence[Scene]) -> list[bool]:

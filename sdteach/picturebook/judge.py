@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_unshuffle
 
 from ..files import data_folder
+from ..vae import to_signed
 from .captions import Request
 from .objects import BLOT
 from .scenes import PIXEL, box_of
@@ -129,7 +130,7 @@ def share_on_grid(picture: UInt8[np.ndarray, "height width 3"]) -> float:
 
 
 def as_input(picture: UInt8[np.ndarray, "height width 3"]) -> Float[Tensor, "1 3 height width"]:
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    return to_signed(torch.from_numpy(np.array(picture))).permute(2, 0, 1)[None]
 
 
 def cut_out(picture: UInt8[np.ndarray, "height width 3"], mask: Bool[np.ndarray, "height width"]) -> UInt8[np.ndarray, "40 40 3"]:

@@ -77,7 +77,6 @@ def compared(checkpoint, steps):
         "plain diffusers": plain,
         "sdteach, nothing collected": ours,
         "sdteach, attention": lambda: ours("attention"),
-        "sdteach, attention_sum": lambda: ours("attention_sum"),
         "sdteach, attention_heads": lambda: ours("attention_heads"),
     }
     if AttentionCapture:
@@ -100,7 +99,7 @@ def kept_bytes(captured):
     if captured is None:
         return 0
     if isinstance(captured, sdteach.Trace):
-        every = [captured.attention_sum, *(maps for step in captured.steps for maps in (step.attention, step.attention_heads))]
+        every = [maps for step in captured.steps for maps in (step.attention, step.attention_heads)]
         held = [array for maps in every for array in (maps or {}).values()]
     else:
         held = [tensor for record in captured.records for tensor in (record.q, record.k, record.data) if tensor is not None]

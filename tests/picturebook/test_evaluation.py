@@ -12,7 +12,7 @@ from PIL import Image
 import sdteach
 from sdteach.picturebook import evaluation
 from sdteach.picturebook.captions import known_grammar, read, vocabulary
-from sdteach.picturebook.evaluation import GOALS, average, evaluate, prompts, psnr, retrieved, share
+from sdteach.picturebook.evaluation import GOALS, average, evaluate, prompts, retrieved, share
 from sdteach.picturebook.judge import Seen, SeenThing, load_judge
 from sdteach.picturebook.scenes import HELD_OUT_SEED, scene_from_seed
 from sdteach.picturebook.world import HELD_OUT_PAIRS, RELATIONS, SMALL_WORLD, WORLD
@@ -69,12 +69,6 @@ def test_means_have_the_normal_interval():
     assert (found.value, found.low, found.high) == pytest.approx((3.0, 3.0 - half, 3.0 + half), rel=1e-5)
     assert math.isnan(average([]).value)
     assert average([]).count == 0
-
-
-def test_psnr_is_the_textbooks():
-    picture = np.full((8, 8, 3), 100, np.uint8)
-    assert psnr(picture, picture + 10) == pytest.approx(20 * np.log10(255 / 10))
-    assert psnr(picture, picture) == math.inf
 
 
 def test_retrieval_counts_the_nearest_caption(model):

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import CLIPTokenizer
 
 import sdteach
-from sdteach.classroom.doctor import damaged_files
+from sdteach.files import damaged_files
 from sdteach.picturebook import training
 from sdteach.picturebook.judge import NAMES
 from sdteach.picturebook.scenes import scene_from_seed

@@ -140,7 +140,7 @@ def _vae(workshop):
     scenes, held_out = workshop.scenes("large").to(workshop.device), workshop.scenes("held_out")
     objective = partial(vae.AutoencodingObjective, workshop.recipe.vae_channels)
     autoencoder = workshop.run("vae", objective, partial(vae.crops, scenes)).vae.cpu()
-    psnr = vae.psnr(autoencoder, to_tensor(held_out.pictures))
+    psnr = vae.mean_psnr(autoencoder, held_out.pictures)
     workshop.accelerator.print(f"vae: {psnr:.2f} dB on {len(held_out.captions)} held-out scenes")
 
 
@@ -148,7 +148,7 @@ def _decoder(workshop):
     scenes, held_out = workshop.scenes("large").to(workshop.device), workshop.scenes("held_out")
     autoencoder = load_averaged(vae.AutoencodingObjective(workshop.recipe.vae_channels), workshop.work / "vae").vae
     autoencoder = workshop.run("decoder", partial(vae.DecodingObjective, autoencoder), partial(vae.crops_of_things, scenes)).vae.cpu()
-    psnr = vae.psnr(autoencoder, to_tensor(held_out.pictures))
+    psnr = vae.mean_psnr(autoencoder, held_out.pictures)
     workshop.accelerator.print(f"decoder: {psnr:.2f} dB on {len(held_out.captions)} held-out scenes")
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ...vae import to_signed
 from ..scenes import scene_from_seed
 from ..world import Grammar
 
@@ -73,4 +74,4 @@ def _drawn(canvas, objects, grammar, seed):
 
 def to_tensor(pictures: Tensor) -> Tensor:
     """(n, height, width, 3) uint8 -> (n, 3, height, width) float in -1..1, as the towers and the VAE take them."""
-    return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
+    return to_signed(pictures).permute(0, 3, 1, 2)

@@ -1,6 +1,5 @@
 """The checkpoint as a plain diffusers folder, laid out so that `StableDiffusionPipeline.from_pretrained` reads it bare."""
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -9,11 +8,10 @@ from diffusers import PNDMScheduler
 from safetensors.torch import save_file
 from transformers import CLIPImageProcessorPil
 
+from ...files import write_sums
 from ...loading import quiet
 from ..captions import vocabulary
 from ..world import Grammar
-
-SUMS = "SHA256SUMS"
 
 
 def new_scheduler() -> PNDMScheduler:
@@ -43,10 +41,3 @@ def pack(folder: Path, grammar: Grammar, tokenizer, towers, vae, unet) -> None:
     save_file({"weight": towers.text_projection.weight.detach().half().contiguous()}, folder / "text_projection.safetensors")
     (folder / "vocabulary.txt").write_text("\n".join(vocabulary(grammar)) + "\n")
     write_sums(folder)
-
-
-def write_sums(folder: Path) -> None:
-    """Record the sha256 of every weight and configuration file, in the format of `sha256sum`."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix in {".safetensors", ".json", ".txt"})
-    sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}\n" for path in files]
-    (folder / SUMS).write_text("".join(sums))

@@ -14,6 +14,7 @@ from PIL import Image, ImageFilter
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from ...vae import copies
 from ..judge import NAMES, SQUARE, Eyes, as_input, cut_out
 from ..objects import BLOT
 from ..scenes import HELD_OUT_SEED, box_of, describe, draw
@@ -46,7 +47,7 @@ def sights(batch, autoencoder):
         seeds = torch.randint(HELD_OUT_SEED, (batch,)).tolist()
         scenes, pictures, things, colours, places, styles, boxes, names = zip(*painters.map(sight, seeds, chunksize=8), strict=True)
         copied = batch // 2
-        pictures = [*copies(autoencoder, scenes[:copied]), *pictures[copied:]]
+        pictures = [*map(np.asarray, copies(autoencoder, [*map(Image.fromarray, scenes[:copied])])), *pictures[copied:]]
         crops = [as_input(cut_out(picture, box)) for picture, several in zip(pictures, boxes, strict=True) for box in several]
         return (
             torch.cat([as_input(picture) for picture in pictures]), torch.from_numpy(np.stack(things)).float(),
@@ -55,14 +56,6 @@ def sights(batch, autoencoder):
         )  # fmt: skip
 
     return draw
-
-
-@torch.no_grad()
-def copies(autoencoder, pictures):
-    """Pictures as they come back from their latents."""
-    latents = autoencoder.encode(torch.cat([as_input(picture) for picture in pictures]).to(autoencoder.device)).latent_dist.mean
-    decoded = (autoencoder.decode(latents).sample.float().clamp(-1, 1) + 1) * 127.5
-    return decoded.round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 def sight(seed):

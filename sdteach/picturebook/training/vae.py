@@ -1,10 +1,14 @@
 """Phase 2: the VAE. Pictures to latents eight times smaller and back (Kingma & Welling, 2014; Rombach et al., 2022)."""
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, l1_loss, max_pool2d, mse_loss
 
+from ...pictures import psnr
+from ...vae import copies
 from ..world import WORLD
 from .data import to_tensor
 
@@ -139,9 +143,7 @@ def _noise(pieces):
     return torch.randn(len(pieces), 4, CROP // 8, CROP // 8, device=pieces.device)
 
 
-@torch.no_grad()
-def psnr(vae, pictures) -> float:
-    """Mean peak signal-to-noise ratio (dB) of encoding to the mean and decoding, pictures in -1..1 (peak to peak 2)."""
-    guess = vae.decode(vae.encode(pictures).latent_dist.mode()).sample.clamp(-1, 1)
-    error = (guess - pictures).square().mean(dim=(1, 2, 3))
-    return (10 * torch.log10(4 / error)).mean().item()
+def mean_psnr(vae, pictures) -> float:
+    """Of the copies of pictures (n, height, width, 3), uint8, in dB; see `pictures.psnr`."""
+    shown = [Image.fromarray(picture) for picture in pictures.cpu().numpy()]
+    return float(np.mean([psnr(np.asarray(picture), np.asarray(copy)) for picture, copy in zip(shown, copies(vae, shown), strict=True)]))
