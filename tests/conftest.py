@@ -63,8 +63,14 @@ def random_folders(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def random_model(random_folders):
-    return sdteach.load_model(random_folders["epsilon"], device="cpu")
+def random_models(random_folders):
+    """The models in them, each loaded once: for tests that change nothing of a model."""
+    return {kind: sdteach.load_model(folder, device="cpu") for kind, folder in random_folders.items()}
+
+
+@pytest.fixture(scope="session")
+def random_model(random_models):
+    return random_models["epsilon"]
 
 
 @pytest.fixture(scope="session")

@@ -381,8 +381,8 @@ def test_more_steps_than_a_distilled_checkpoint_has_are_refused(load):
     ("xl_turbo", 1, 2, "steps=4, guidance_scale=1"), ("xl_turbo", 8, 0, None), ("lcm", 9, 8.5, "expected steps=4 or near"),
     ("lcm", 4, 8.5, None), ("sd_1", 9, 7.5, None), ("sd_2", 9, 7.5, None), ("xl", 9, 5, None), ("xl_velocity", 9, 5, None),
 ])  # fmt: skip
-def test_a_distilled_checkpoint_says_what_it_wants_of_whoever_asks_for_the_usual(family_folder, family, steps, guidance_scale, wanted):
-    model = sdteach.load_model(family_folder(family), device="cpu")
+def test_a_distilled_checkpoint_says_what_it_wants_of_whoever_asks_for_the_usual(load, family, steps, guidance_scale, wanted):
+    model = load(family)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         sdteach.denoise(model, "a red car", steps=steps, guidance_scale=guidance_scale)

@@ -33,13 +33,11 @@ def latents_of(trace):
 @pytest.mark.parametrize("guidance_scale", [1.0, 7.5])
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_equals_diffusers_on_random_weights(random_folders, diffusers_latents, scheduler, kind, guidance_scale):
-    folder = random_folders[kind]
+def test_equals_diffusers_on_random_weights(random_folders, random_models, diffusers_latents, scheduler, kind, guidance_scale):
     cls = scheduler and getattr(diffusers, scheduler)
-    expected = diffusers_latents(folder, cls, prompt="a red cat's hat", negative_prompt="blue", num_inference_steps=5, seed=7,
+    expected = diffusers_latents(random_folders[kind], cls, prompt="a red cat's hat", negative_prompt="blue", num_inference_steps=5, seed=7,
                                  guidance_scale=guidance_scale, height=104, width=72)  # fmt: skip
-    model = sdteach.load_model(folder, device="cpu")
-    trace = sdteach.generate(model, "a red cat's hat", "blue", 5, guidance_scale, 7, 104, 72, scheduler)
+    trace = sdteach.generate(random_models[kind], "a red cat's hat", "blue", 5, guidance_scale, 7, 104, 72, scheduler)
     assert torch.equal(latents_of(trace), expected)
 
 
@@ -72,9 +70,9 @@ def test_equals_diffusers_where_the_unet_takes_the_guidance_scale(tmp_path, diff
 
 @pytest.mark.parametrize("scheduler", ["DDIMScheduler", "EulerDiscreteScheduler", "DDPMScheduler", "EulerAncestralDiscreteScheduler"])
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
-def test_predicted_x0_is_the_samplers_own(random_folders, scheduler, kind):
+def test_predicted_x0_is_the_samplers_own(random_models, scheduler, kind):
     """The schedulers that tell their predicted x0 tell the one that the trace holds."""
-    model = sdteach.load_model(random_folders[kind], device="cpu")
+    model = random_models[kind]
     sampler = getattr(diffusers, scheduler).from_config(model.scheduler.config)
     sampler.set_timesteps(5)
     latents = torch.randn(1, 4, 9, 9, generator=torch.Generator().manual_seed(3)) * sampler.init_noise_sigma

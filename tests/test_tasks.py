@@ -69,8 +69,8 @@ def test_without_a_strength_diffusers_usual_ones_are_used(model, picture, mask, 
     assert trace.strength == 1.0
 
 
-def test_the_tasks_work_on_a_v_prediction_checkpoint_too(random_folders, picture, mask):
-    model = sdteach.load_model(random_folders["v_prediction"], device="cpu")
+def test_the_tasks_work_on_a_v_prediction_checkpoint_too(random_folders, random_models, picture, mask):
+    model = random_models["v_prediction"]
     oracle = StableDiffusionInpaintPipeline.from_pretrained(random_folders["v_prediction"])
     expected = oracle("a boat", image=picture, mask_image=Image.fromarray(mask), strength=0.5, num_inference_steps=4, height=HEIGHT,
                       width=WIDTH, generator=torch.Generator().manual_seed(1), output_type="latent").images  # fmt: skip
@@ -194,8 +194,8 @@ def test_a_small_picture_is_agreed_with_at_every_step(model, picture):
     assert distance(back_projected(trace.image, small)) < 1 < distance(trace.image)
 
 
-def test_a_v_prediction_checkpoint_agrees_too(random_folders, picture):
-    model = sdteach.load_model(random_folders["v_prediction"], device="cpu")
+def test_a_v_prediction_checkpoint_agrees_too(random_models, picture):
+    model = random_models["v_prediction"]
     small = picture.resize((34, 26), Image.Resampling.BOX)
     step = next(sdteach.denoise(model, "a boat", steps=5, small=small, height=104, width=136))
     kept = model.scheduler.alphas_cumprod[int(step.timestep)]

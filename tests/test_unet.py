@@ -26,8 +26,8 @@ def step_of(model, guidance_scale=7.5, seed=5):
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize(("timestep", "size"), [(981, (9, 13)), (500.5, (8, 8)), (1, (1, 3))])
-def test_the_parts_of_a_step(random_folders, kind, timestep, size):
-    model = sdteach.load_model(random_folders[kind], device="cpu")
+def test_the_parts_of_a_step(random_models, kind, timestep, size):
+    model = random_models[kind]
     latents = torch.randn(1, 4, *size, generator=torch.Generator().manual_seed(5))
     text, negative = sdteach.encode_text(model, "a red boat"), sdteach.encode_text(model, "snow")
     step = sdteach.unet_step(model, latents, timestep, text, negative, guidance_scale=5.5)
@@ -246,10 +246,9 @@ def test_the_text_may_push_away_from_the_truth():
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
-def test_the_best_scale_is_the_nearest_of_many(random_folders, kind):
+def test_the_best_scale_is_the_nearest_of_many(random_models, kind):
     """Every distance of the plane, measured in the space of the noises itself."""
-    model = sdteach.load_model(random_folders[kind], device="cpu")
-    step = step_of(model, 3.5)
+    step = step_of(random_models[kind], 3.5)
     u, c = step.noise_uncond.double(), step.noise_text.double()
     noise = u + 2.25 * (c - u) + 0.1 * (c - u).norm() * torch.randn(u.shape, generator=torch.Generator().manual_seed(2)).double()
     plane = guidance_plane(step, noise.float(), 3.5)
