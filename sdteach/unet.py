@@ -1,17 +1,17 @@
 """Stage 6: one guided noise prediction, taken apart (Ho et al., 2020; Ho & Salimans, 2022; Ronneberger et al., 2015)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from math import isfinite
-from numbers import Real
+from functools import partial
+from importlib import import_module
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
-from torch.nn.functional import adaptive_max_pool2d
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from .attention import KeysValues, keys_values, reading
+from .attention import KeysValues, attached, keys_values, reading
 from .loading.memory import advised
 from .model import StableDiffusion
 from .records import Record
@@ -111,80 +111,59 @@ def predict(
 
     Without `watch` the step has no attention, and none is computed. Of a batch it must not be watched.
     """
-    batch = torch.cat([latents] * 2) if conditioning.guided else latents
-    with reading(conditioning.keys_values, tuple(latents.shape[2:]), conditioning.prompts, watch) as attention:
-        output = _output(model, batch, timestep, conditioning)
+    rows = torch.cat([latents] * 2) if conditioning.guided else latents
+    output, attention = output_and_attention(model, rows, timestep, conditioning, watch)
     uncond, text = output.chunk(2) if conditioning.guided else (None, output)
     guided = uncond + conditioning.guidance_scale * (text - uncond) if conditioning.guided else text
-    kept = alpha_cumprod_at(model.scheduler, timestep).to(latents)
-    noise_uncond = None if uncond is None else _noise_and_x0(model, uncond, latents, kept)[0]
-    noise_text, _ = _noise_and_x0(model, text, latents, kept)
-    noise, predicted_x0 = _noise_and_x0(model, guided, latents, kept)
-    maps = {name: rows[0] for name, rows in attention.items()}
-    return UNetStep(noise_uncond, noise_text, noise, predicted_x0, guided, maps)
+    alpha_prod_t, velocity = alpha_cumprod_at(model.scheduler, timestep).to(latents), _velocity(model)
+    signal, spread = alpha_prod_t**0.5, (1 - alpha_prod_t) ** 0.5
+
+    def noise_in(output):
+        return signal * output + spread * latents if velocity else output
+
+    # A velocity tells the clean latents even where there is nothing but noise, and no signal to divide by.
+    predicted_x0 = signal * latents - spread * guided if velocity else (latents - spread * guided) / signal
+    return UNetStep(None if uncond is None else noise_in(uncond), noise_in(text), noise_in(guided), predicted_x0, guided,
+                    {name: maps[0] for name, maps in attention.items()})  # fmt: skip
 
 
-def _output(model, latents, timestep, conditioning):
-    """The UNet's own answer. An XL checkpoint is also told the text in one vector, and the sizes of the picture: as if it had
-    been this large before it was cropped (at 0, 0) and is to be this large (Podell et al., 2023, section 2.2)."""
+def output_and_attention(
+    model: StableDiffusion, latents: Float[Tensor, "rows channels height width"], timestep: int | float | Tensor,
+    conditioning: Conditioning, watch: bool = True,
+) -> tuple[Float[Tensor, "rows channels height width"], dict[str, Tensor]]:  # fmt: skip
+    """The UNet's own answer for a row of latents for each text, and what it read (see `attention.reading`).
+
+    An XL checkpoint is also told the text in one vector, and the sizes of the picture: as if it had been this large before it was
+    cropped (at 0, 0) and is to be this large (Podell et al., 2023, section 2.2).
+    """
     added = None
     if conditioning.projected is not None:
         height, width = (edge * model.vae_scale_factor for edge in latents.shape[2:])
         sizes = torch.tensor([[height, width, 0, 0, height, width]] * len(latents)).to(latents)
         added = {"text_embeds": conditioning.projected, "time_ids": sizes}
-    return model.unet(latents, timestep, encoder_hidden_states=conditioning.embeddings, added_cond_kwargs=added,
-                      timestep_cond=conditioning.guidance_embedding, return_dict=False)[0]  # fmt: skip
+    with reading(model.unet, conditioning.keys_values, tuple(latents.shape[2:]), conditioning.prompts, watch) as attention:
+        output = model.unet(latents, timestep, encoder_hidden_states=conditioning.embeddings, added_cond_kwargs=added,
+                            timestep_cond=conditioning.guidance_embedding, return_dict=False)[0]  # fmt: skip
+    return output, attention
 
 
-def corrected(model: StableDiffusion, step: UNetStep, latents: Tensor, timestep: int | float | Tensor, x0: Tensor) -> UNetStep:
+def with_predicted_x0(
+    model: StableDiffusion, step: UNetStep, latents: Float[Tensor, "rows channels height width"], timestep: int | float | Tensor,
+    x0: Float[Tensor, "rows channels height width"],
+) -> UNetStep:  # fmt: skip
     """The step as if it had predicted `x0`: its noise, and its output in the checkpoint's own terms, follow from that."""
-    kept = alpha_cumprod_at(model.scheduler, timestep).to(latents)
-    noise = (latents - kept**0.5 * x0) / (1 - kept) ** 0.5
-    velocity = model.scheduler.config.prediction_type == "v_prediction"
-    output = kept**0.5 * noise - (1 - kept) ** 0.5 * x0 if velocity else noise
+    alpha_prod_t = alpha_cumprod_at(model.scheduler, timestep).to(latents)
+    noise = (latents - alpha_prod_t**0.5 * x0) / (1 - alpha_prod_t) ** 0.5
+    output = alpha_prod_t**0.5 * noise - (1 - alpha_prod_t) ** 0.5 * x0 if _velocity(model) else noise
     return replace(step, noise=noise, predicted_x0=x0, model_output=output)
 
 
-@advised("the UNet, drawn to a layout")
-def drawn_to(
-    model: StableDiffusion, latents: Float[Tensor, "1 channels height width"], timestep: int | float | Tensor,
-    conditioning: Conditioning, layout: Mapping[tuple[int, ...], Bool[Tensor, "_ _"]], strength: float,
-) -> Tensor:  # fmt: skip
-    """Latents moved a little, so that what is read at some places of the prompt is read inside of a region.
-
-    For each entry of `layout`, places and a mask, the share of the reading that happens outside is squared (Chen et al., 2024,
-    "backward guidance"), averaged over layers and entries, and lessened along the gradient; of that the step is `strength`
-    standard deviations. `conditioning` is that of one prompt without guidance. Layers that see fewer than 4 x 4 positions are
-    left out; ValueError if that leaves none.
-    """
-    with torch.enable_grad():
-        moving = latents.detach().float().requires_grad_()
-        with reading(conditioning.keys_values, tuple(latents.shape[2:]), 1) as attention:
-            _output(model, moving.to(latents.dtype), timestep, conditioning)
-        outside = []
-        for maps in attention.values():
-            mean = maps[0].mean(0)
-            if min(mean.shape[1:]) < 4:
-                continue
-            for places, mask in layout.items():
-                region = adaptive_max_pool2d(mask.float()[None], mean.shape[1:])[0].to(mean)
-                read = mean[list(places)].sum(0)
-                outside.append((1 - (read * region).sum() / read.sum()) ** 2)
-        if not outside:
-            raise ValueError(f"expected latents of at least 4 x 4 for a layout, got {latents.shape[2]} x {latents.shape[3]}; "
-                             "make a larger picture")  # fmt: skip
-        gradient = torch.autograd.grad(torch.stack(outside).mean(), moving)[0]
-    return (latents - strength * gradient / gradient.std().clamp(min=1e-12)).to(latents.dtype)
-
-
-def _noise_and_x0(model, output, latents, kept):
-    """The noise and the clean latents that an output stands for, whatever the checkpoint predicts (v: Salimans & Ho, 2022)."""
-    kind, signal, spread = model.scheduler.config.prediction_type, kept**0.5, (1 - kept) ** 0.5
-    if kind == "epsilon":
-        return output, (latents - spread * output) / signal
-    if kind == "v_prediction":  # says something of the picture even where there is nothing but noise, and no signal to divide by
-        return signal * output + spread * latents, signal * latents - spread * output
-    raise ValueError(f"expected a checkpoint that predicts epsilon or v_prediction, got {kind!r}")
+def _velocity(model):
+    """Whether the checkpoint predicts v = sqrt(alphas_cumprod) noise - sqrt(1 - alphas_cumprod) x_0 (Salimans & Ho, 2022)."""
+    kind = model.scheduler.config.prediction_type
+    if kind not in ("epsilon", "v_prediction"):
+        raise ValueError(f"expected a checkpoint that predicts epsilon or v_prediction, got {kind!r}")
+    return kind == "v_prediction"
 
 
 def _guidance_embedding(model, guidance_scale, rows):
@@ -238,25 +217,24 @@ def feature_maps(model: StableDiffusion) -> Iterator[dict[str, Tensor]]:
     each level made before it changed the resolution, a copy (channels, height, width) for the prompt's row. What "down" made
     also crosses over to "up" of the same level. Raises ValueError for a compiled UNet, which runs past what watches it.
     """
-    unet, seen = _open(model.unet), {}
+    unet, levels, seen = model.unet, up_levels(model.unet), {}
 
-    def keep(name):
-        def hook(_, __, out):
-            rows = out if isinstance(out, Tensor) else out[0]
-            seen[name] = rows[-1].detach().clone()
-
-        return hook
+    def keep(name, _, __, out):
+        rows = out if isinstance(out, Tensor) else out[0]
+        seen[name] = rows[-1].detach().clone()
 
     parts = {"in": unet.conv_in} | ({"middle": unet.mid_block} if unet.mid_block is not None else {})
-    sides = {"down": dict(enumerate(unet.down_blocks)), "up": _up_levels(unet)}
-    for side, blocks in sides.items():
+    for side, blocks in {"down": dict(enumerate(unet.down_blocks)), "up": levels}.items():
         parts |= {f"{side} {level}": (getattr(block, "attentions", None) or block.resnets)[-1] for level, block in blocks.items()}
-    hooks = [part.register_forward_hook(keep(name)) for name, part in parts.items()]
-    try:
+    with attached(unet, hooks=[partial(part.register_forward_hook, partial(keep, name)) for name, part in parts.items()]):
         yield seen
-    finally:
-        for hook in hooks:
-            hook.remove()
+
+
+def up_levels(unet: nn.Module) -> dict[int, nn.Module]:
+    """The blocks of the way up by their level, 0 the finest. Raises ValueError for a compiled UNet, which runs past what hangs on it."""
+    if hasattr(unet, "_orig_mod") or unet._compiled_call_impl is not None:
+        raise ValueError("expected a UNet that can be looked into, got a compiled one; load the model again, without torch.compile")
+    return dict(zip(range(len(unet.up_blocks) - 1, -1, -1), unet.up_blocks, strict=True))
 
 
 def feature_colours(features: Float[Tensor, "channels height width"]) -> Float[Tensor, "3 height width"]:
@@ -269,41 +247,8 @@ def feature_colours(features: Float[Tensor, "channels height width"]) -> Float[T
     return ((values - low) / (high - low).clamp(min=1e-12)).clamp(0, 1).T.unflatten(1, (height, width))
 
 
-@contextmanager
-def skips_scaled(model: StableDiffusion, factors: Mapping[int, float]) -> Iterator[None]:
-    """Inside the `with`, what crosses from the way down to the way up at a level is multiplied by its factor: 0 mutes it.
-
-    Level 0 is the finest. On the way out the UNet is as it was, whatever happened. Raises ValueError for a level that there is
-    not, a factor that is no finite number, or a compiled UNet.
-    """
-    unet = _open(model.unet)
-    levels = _up_levels(unet)
-    if wrong := {
-        level: factor for level, factor in factors.items() if level not in levels or not isinstance(factor, Real) or not isfinite(factor)
-    }:
-        raise ValueError(f"expected a finite factor for levels out of {sorted(levels)}, got {wrong}")
-
-    def scaled(_, given, named, factor):
-        skips = tuple(skip * factor for skip in named["res_hidden_states_tuple"])
-        return given, named | {"res_hidden_states_tuple": skips}
-
-    hooks = [
-        levels[level].register_forward_pre_hook(lambda *call, factor=factor: scaled(*call, factor), with_kwargs=True)
-        for level, factor in factors.items()
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _open(unet):
-    if hasattr(unet, "_orig_mod") or unet._compiled_call_impl is not None:
-        raise ValueError("expected a UNet that can be looked into, got a compiled one; load the model again, without torch.compile")
-    return unet
-
-
-def _up_levels(unet):
-    """The blocks of the way up by their level."""
-    return dict(zip(range(len(unet.up_blocks) - 1, -1, -1), unet.up_blocks, strict=True))
+def __getattr__(name):
+    if name != "skips_scaled":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(f"{__name__}.{name} is sdteach.edits.{name} now", DeprecationWarning, stacklevel=2)
+    return getattr(import_module("sdteach.edits"), name)

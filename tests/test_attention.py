@@ -14,7 +14,8 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0, SlicedAttnProcessor
 
 import sdteach
-from sdteach.attention import cross_attention_layers, edited, keys_values, layer_grids, layout_kept, masked_out, reading, reweighted
+from sdteach.attention import cross_attention_layers, keys_values, layer_grids, reading
+from sdteach.edits import edited, layout_kept, masked_out, reweighted
 
 from conftest import hung_on
 
@@ -33,7 +34,7 @@ def any_model(request, model, random_model):
 
 
 def run(model, latents, text, watched=1):
-    with reading(keys_values(model.unet, text), tuple(latents.shape[2:]), watched) as maps:
+    with reading(model.unet, keys_values(model.unet, text), tuple(latents.shape[2:]), watched) as maps:
         out = model.unet(latents, 501, text).sample
     return out, maps
 
@@ -225,7 +226,7 @@ def test_the_processors_that_were_there_come_back(random_folders, processor):
 def test_they_come_back_after_an_error_too(random_model):
     before = dict(random_model.unet.attn_processors)
     text = sdteach.encode_text(random_model, "a boat").last_hidden_state[None]
-    with pytest.raises(ZeroDivisionError), reading(keys_values(random_model.unet, text), (9, 9), 1):
+    with pytest.raises(ZeroDivisionError), reading(random_model.unet, keys_values(random_model.unet, text), (9, 9), 1):
         raise ZeroDivisionError
     assert random_model.unet.attn_processors == before
 
@@ -235,7 +236,7 @@ def test_a_capture_that_saw_nothing_raises(random_model):
     text = sdteach.encode_text(random_model, "a boat").last_hidden_state[None]
     with (
         pytest.raises(RuntimeError, match="saw nothing"),
-        reading(keys_values(random_model.unet, text), (9, 9), 1),
+        reading(random_model.unet, keys_values(random_model.unet, text), (9, 9), 1),
     ):
         pass
 
@@ -249,7 +250,7 @@ def test_half_precision_does_not_overflow(random_folders):
     text = keys_values(model.unet, sdteach.encode_text(model, "a boat").last_hidden_state[None])
     smallest = min(given.key.shape[-1] for given in text.values())
     assert smallest * 110**2 > 65504 > smallest**0.5 * 110**2
-    with reading(text, (9, 9), 1) as maps:
+    with reading(model.unet, text, (9, 9), 1) as maps:
         model.unet(torch.randn(1, 4, 9, 9).half(), 501, sdteach.encode_text(model, "a boat").last_hidden_state[None])
     for probabilities in maps.values():
         torch.testing.assert_close(probabilities, torch.full_like(probabilities, 1 / 77))
@@ -500,7 +501,7 @@ def test_a_region_must_have_something_left_to_read(random_model, places):
 
 @pytest.mark.parametrize("share", [1.5, -0.1, float("nan"), float("inf"), "0.8", None])
 def test_a_share_outside_zero_to_one_is_refused(random_model, unguarded, share):
-    with pytest.raises(ValueError, match="expected a share of the calls from 0 to 1, got"):
+    with pytest.raises(ValueError, match="expected a fraction of the calls from 0 to 1, got"):
         layout_kept(random_model, [], share)
 
 

@@ -23,7 +23,8 @@ from typer.testing import CliRunner
 
 import sdteach
 from sdteach.cli import app, classroom
-from sdteach.pipeline import unfold, with_previews
+from sdteach.collecting import with_previews
+from sdteach.pipeline import unfold
 from sdteach.player import to_html
 from sdteach.plots import heat_maps, heated
 from sdteach.trace import Trace

@@ -14,11 +14,12 @@ import torch
 from PIL import Image
 
 import sdteach
-from sdteach import pipeline
-from sdteach.attention import layer_grids, layout_kept, masked_out, reweighted
+from sdteach import collecting, pipeline
+from sdteach.attention import layer_grids
 from sdteach.batch import Order, paint_all
+from sdteach.edits import layout_kept, masked_out, reweighted, skips_scaled
 from sdteach.text_encoder import interpolate, self_attention, word_cosines
-from sdteach.unet import feature_maps, skips_scaled
+from sdteach.unet import feature_maps
 
 from conftest import HEIGHT, WIDTH, hung_on, interrupted_after
 
@@ -218,7 +219,7 @@ def test_every_layer_is_seen_with_its_grid_and_every_place_has_one_map(load, fam
         assert maps.shape == (trace.tokens.end + 2, *grids[name])
         assert grids[name] == seen[name.split(".transformer_blocks")[0]]
         np.testing.assert_allclose(maps.sum(0), 1, atol=1e-5)
-    needed = pipeline.attention_bytes(model, trace.tokens.end + 2, 1, HEIGHT, WIDTH)
+    needed = collecting.attention_bytes(model, trace.tokens.end + 2, 1, HEIGHT, WIDTH)
     assert needed["attention_heads"] == sum(maps.nbytes for maps in trace.steps[0].attention_heads.values())
     assert trace.heat_map("boat").shape == (13, 17)
     assert not np.array_equal(trace.heat_map("boat"), trace.heat_map("red"))
@@ -265,7 +266,7 @@ def test_the_other_tasks_run(load, picture, family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_trace_comes_back_whole(load, tmp_path, family):
-    trace = sdteach.generate(load(family), "a red boat", steps=2, collect=(*pipeline.PARTS,))
+    trace = sdteach.generate(load(family), "a red boat", steps=2, collect=(*collecting.PARTS,))
     trace.save(tmp_path / "run.safetensors")
     back = sdteach.Trace.load(tmp_path / "run.safetensors")
     assert np.array_equal(back.text, trace.text)

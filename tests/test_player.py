@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import sdteach
-from sdteach.pipeline import with_previews
+from sdteach.collecting import with_previews
 from sdteach.player import to_html
 from sdteach.player.page import render
 from sdteach.plots import latent_colours

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import sdteach
-from sdteach.unet import UNetStep, feature_colours, feature_maps, guidance_plane, skips_scaled
+from sdteach.edits import skips_scaled
+from sdteach.unet import UNetStep, feature_colours, feature_maps, guidance_plane
 
 from conftest import hung_on, random_folder
 

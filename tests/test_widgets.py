@@ -13,10 +13,10 @@ from PIL import Image
 
 import sdteach
 from sdteach import plots, widgets
+from sdteach.edits import skips_scaled
 from sdteach.plots.style import Page, styled
 from sdteach.schedule import forward_process
 from sdteach.text_encoder import word_cosines
-from sdteach.unet import skips_scaled
 from sdteach.widgets import Explorer, LiveExplorer, RegionExplorer, TextExplorer, explorer, stages
 from sdteach.widgets import explorer as explorer_module
 

@@ -83,7 +83,7 @@ def generate(
         save_figure(contact_sheet(made), sheet, formats[1])
         outputs.append((sheet, "contact sheet"))
     if html:
-        from ..pipeline import with_previews
+        from ..collecting import with_previews
 
         outputs.append((html, save_page(html, with_previews(loaded, made))))
     tell_outputs(outputs)
@@ -109,7 +109,7 @@ def play(
     with notes(), asides.status("decoding the steps"):
         for index, trace in enumerate(traces):
             if name := EMBEDDED if trace.model == EMBEDDED else model:
-                from ..pipeline import with_previews
+                from ..collecting import with_previews
 
                 traces[index] = with_previews(_load(name, device), trace)
     tell_outputs([(out, save_page(out, *traces))])
@@ -137,8 +137,8 @@ def record(
         loaded = _load(model, device, offload)
     with notes():
         from ..classroom.recording import recorded
+        from ..collecting import with_previews
         from ..pipeline import generate as run
-        from ..pipeline import with_previews
 
         made = run(loaded, prompt, negative_prompt, steps, guidance_scale, seed, height, width, scheduler)
         with asides.status("decoding the steps"):

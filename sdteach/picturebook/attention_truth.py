@@ -16,7 +16,7 @@ from jaxtyping import Float32
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..attention import layout_kept, masked_out
+from ..edits import layout_kept, masked_out
 from ..files import data_folder
 from ..model import StableDiffusion, fingerprint
 from ..pipeline import denoise, generate

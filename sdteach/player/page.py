@@ -28,7 +28,7 @@ def to_html(trace: Trace, other: Trace | None = None) -> str:
     """The page of a run, or of two side by side: one file that needs nothing else, for any browser.
 
     It shows what the trace holds: words and tokens, cosines, noise, every step with its latents and noise predictions, where each
-    word was read. Predicted pictures are those that were collected; `pipeline.with_previews` adds the rest. A run of 50 steps
+    word was read. Predicted pictures are those that were collected; `collecting.with_previews` adds the rest. A run of 50 steps
     stays below 6 MB: small pictures are in it exactly, large ones as well as that allows. Raises ValueError for anything but traces.
     """
     traces = [trace] if other is None else [trace, other]

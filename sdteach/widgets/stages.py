@@ -133,7 +133,7 @@ def skip_mixer(
 ) -> LiveExplorer:  # fmt: skip
     """Turn the skip connections of every level up and down; level 0 is the finest.
 
-    `paint()` runs the whole loop, inside of `scaled({level: factor})`, that of `sdteach.unet.skips_scaled`. The picture of
+    `paint()` runs the whole loop, inside of `scaled({level: factor})`, that of `sdteach.edits.skips_scaled`. The picture of
     untouched skips stays beside.
     """
     untouched = paint().pixels

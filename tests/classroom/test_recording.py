@@ -12,7 +12,7 @@ import pytest
 import sdteach
 from sdteach import cli
 from sdteach.classroom.recording import recorded, recordings
-from sdteach.pipeline import with_previews
+from sdteach.collecting import with_previews
 from sdteach.records import StepRecord, Tokens, over_text
 
 from conftest import ROOT

@@ -17,9 +17,10 @@ from PIL import Image
 from transformers import CLIPImageProcessorPil
 
 import sdteach
-from sdteach import attention, cli, pipeline, text_encoder, unet, widgets
+from sdteach import cli, edits, pipeline, text_encoder, unet, widgets
 from sdteach.loading import memory
 from sdteach.model import fingerprint
+from sdteach.records import StepRecord
 from sdteach.vae import latents_to_images, preview
 
 from conftest import hung_on, interrupted_after
@@ -135,7 +136,7 @@ def worked_with(model):
     """All that hangs something on a model, keeps something of it, or stops midway."""
     trace = sdteach.generate(model, "a red car", steps=2, collect=("latents", "x0", "attention", "attention_heads", "preview"))
     preview(model, torch.zeros(1, 4, 9, 9))
-    with (attention.reweighted(model, [2], 2.0), unet.feature_maps(model), unet.skips_scaled(model, {0: 0.5}),
+    with (edits.reweighted(model, [2], 2.0), unet.feature_maps(model), edits.skips_scaled(model, {0: 0.5}),
           contextlib.suppress(KeyboardInterrupt), interrupted_after(1)):  # fmt: skip
         sdteach.generate(model, "a red car", steps=2)
     next(sdteach.denoise(model, "a red car", steps=3))
@@ -211,7 +212,7 @@ STAGES = [
                                                                               *map(partial(sdteach.encode_text, model), ("a car", "")))),
     ("unet.mid_block", "forward", "the UNet, drawn to a layout", partial(whole_run, layout={"car": (0, 0, 0.5, 1)})),
     (PNDMScheduler, "step", "the sampler", lambda model: [*sdteach.denoise(model, "a red car", steps=2)]),
-    (pipeline, "_record", "what is kept of the run", whole_run),
+    (StepRecord, "__init__", "what is kept of the run", whole_run),
     ("vae.decoder", "forward", "the VAE's decoder", lambda model: sdteach.latents_to_image(model, torch.zeros(1, 4, 9, 9))),
     ("vae.decoder", "forward", "the VAE's decoder", whole_run),
     ("safety_checker", "forward", "the safety checker", whole_run),
