@@ -111,30 +111,35 @@ def reading(
     UNet is as it was, whatever happened; RuntimeError if some layer was not seen.
     """
     maps = {}
-    with attached(unet, {of_layer.layer: partial(_Reader, name, of_layer, _grid(of_layer.level, *grid), prompts, watch, maps)
-                         for name, of_layer in text.items()}):  # fmt: skip
+    with attached(unet, {one.layer: partial(_Reader, name, one, _grid(one.level, *grid), prompts, maps if watch else None)
+                         for name, one in text.items()}):  # fmt: skip
         yield maps
     if watch and (missing := text.keys() - maps.keys()):
         raise RuntimeError(f"expected to see {len(text)} cross-attention layers at work, saw nothing of {sorted(missing)}; "
                            "this version of diffusers runs its attention in another way")  # fmt: skip
 
 
+@dataclass(eq=False)
 class _Reader:
     """An attention processor: diffusers' own computation on given keys and values, the probabilities taken beside it."""
 
-    def __init__(self, name, text, grid, prompts, watch, maps, before):
-        self.name, self.text, self.grid, self.prompts, self.maps = name, text, grid, prompts, maps if watch else None
-        self.edits = getattr(before, "edits", ())
+    name: str
+    text: KeysValues
+    grid: tuple[int, int]
+    prompts: int
+    maps: dict | None
+    before: object
 
     def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None):
         query = _split_heads(attn, attn.to_q(hidden_states))
         read = scaled_dot_product_attention(query, self.text.key, self.text.value)
-        if self.maps is not None or self.edits:
+        edits = getattr(self.before, "edits", ())
+        if self.maps is not None or edits:
             # softmax(Q K^T / sqrt(d))
             probabilities = (query[-self.prompts :] @ self.text.scaled_key[-self.prompts :]).softmax(-1, dtype=torch.float32)
-            for edit in self.edits:
+            for edit in edits:
                 probabilities = edit(self.name, self.grid, probabilities)
-            if self.edits:
+            if edits:
                 edited = probabilities.to(read.dtype) @ self.text.value[-self.prompts :]
                 read = torch.cat([read[: -self.prompts], edited])
             if self.maps is not None:

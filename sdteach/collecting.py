@@ -23,6 +23,7 @@ PARTS = {
     "preview": ("predicted_x0",),
 }
 ATTENTION = ("attention", "attention_heads")
+USUAL = ("latents", "noise", "x0", "attention")
 PREVIEWS = 8
 MOST_ATTENTION = 4 * 2**30  # bytes of attention maps that a trace may hold
 
@@ -69,12 +70,11 @@ def to_numpy(tensor: torch.Tensor) -> np.ndarray:
 def _by_layer(maps, end):
     """Maps ([heads,] places, height, width) on the CPU, the padding's places summed into one. All layers, one beneath the other,
     make the way in one copy."""
-    layers = [layer.movedim(-3, -1) for layer in maps.values()]
-    rows = torch.cat([layer.flatten(0, -2) for layer in layers])
-    kept = torch.cat([rows[:, : end + 1], rows[:, end + 1 :].sum(1, keepdim=True)], 1).cpu()
-    parts = kept.split([math.prod(layer.shape[:-1]) for layer in layers])
-    shaped = [part.unflatten(0, layer.shape[:-1]).movedim(-1, -3).numpy() for part, layer in zip(parts, layers, strict=True)]
-    return dict(zip(maps, shaped, strict=True))
+    rows = [layer.movedim(-3, -1) for layer in maps.values()]
+    joined = torch.cat([row.flatten(0, -2) for row in rows])
+    joined = torch.cat([joined[:, : end + 1], joined[:, end + 1 :].sum(1, keepdim=True)], 1).cpu()
+    parts = joined.split([row[..., 0].numel() for row in rows])
+    return {name: part.view(*row.shape[:-1], -1).movedim(-1, -3).numpy() for name, row, part in zip(maps, rows, parts, strict=True)}
 
 
 def decoded(model: StableDiffusion, record: StepRecord) -> StepRecord:

@@ -13,12 +13,11 @@ import numpy as np
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from diffusers.schedulers import KarrasDiffusionSchedulers
-from jaxtyping import Float
 from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .collecting import check_attention, check_parts, decoded, record, some_decoded, to_numpy
+from .collecting import ATTENTION, USUAL, check_attention, check_parts, decoded, record, some_decoded, to_numpy
 from .loading.memory import advised
 from .model import StableDiffusion
 from .pictures import LARGEST, Box
@@ -27,12 +26,11 @@ from .tasks import TextToImage, latent_shape, task_for
 from .text_encoder import TextFeatures, encode_texts
 from .tokenizer import tokenize
 from .trace import Trace
-from .unet import UNetStep, condition, predict
+from .unet import Latents, UNetStep, condition, predict
 from .vae import latents_to_image, latents_to_images, preview
 
 DECODED = 256  # pixels of the longest edge of pictures that are decoded at every step while a run unfolds
 MOST_DISTILLED = 8  # steps that a distilled checkpoint is made for
-SEEDS = 2**32  # that torch's generator on the CPU tells apart
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -46,8 +44,8 @@ class DenoisingStep(UNetStep):
     index: int
     calls: int
     timestep: float
-    latents: Float[Tensor, "rows channels height width"]
-    next_latents: Float[Tensor, "rows channels height width"]
+    latents: Latents
+    next_latents: Latents
     text: TextFeatures
 
 
@@ -60,11 +58,16 @@ class Run:
     def __init__(self, model, prompts, seeds, negative_prompt, steps, guidance_scale, height, width, scheduler, task):
         self.model, self.task, self.sampler = model, task, _sampler(model, scheduler)
         self.seeds, self.negative_prompt = seeds, negative_prompt
-        _check(steps, guidance_scale, seeds, self.sampler)
+        _check_whole("steps", steps, 1, self.sampler.config.num_train_timesteps)
+        if isinstance(guidance_scale, bool) or not isinstance(guidance_scale, Real) or not 0 <= guidance_scale <= 100:
+            raise ValueError(f"expected guidance_scale to be a number from 0 to 100 (1 is off, 7.5 usual), got {guidance_scale!r}")
+        self.generators = [_generator(seed) for seed in seeds]
         _warn_if_distilled(model, steps, guidance_scale)
-        self.height, self.width = picture_size(model, *task.size(height, width))
+        self.height, self.width = picture_size(
+            model, *(own if edge is None else edge for edge, own in zip((height, width), task.own_size, strict=True))
+        )
         task.check(model, steps, self.height, self.width)
-        _set_timesteps(self.sampler, steps, model.device)
+        _set_timesteps(self.sampler, int(steps), model.device)
         # Text features that are given stay as they are; prompts are read all at once, as diffusers does.
         tokens = [tokenize(model, prompt) for prompt in prompts if not isinstance(prompt, TextFeatures)]
         read = iter(encode_texts(model, tokens) if tokens else ())
@@ -81,7 +84,6 @@ class Run:
             if hasattr(self.sampler, "set_begin_index"):
                 self.sampler.set_begin_index(begin)
         self.timesteps = self.sampler.timesteps[begin:]
-        self.generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
         self.latents = task.start(self)
 
     @torch.no_grad()
@@ -106,10 +108,10 @@ class Run:
         """What the run leaves behind after its `last` step: the picture, or, if it is not complete, the last predicted one."""
         final, seen = last.next_latents if complete else last.predicted_x0, None if complete else records[-1].preview
         predicted = seen is not None and Image.fromarray(seen).resize((self.width, self.height))
-        picture = withhold_unsafe(self.model, predicted or latents_to_image(self.model, final))
+        picture, text = withhold_unsafe(self.model, predicted or latents_to_image(self.model, final)), self.texts[0]
         return Trace(
-            last.text.tokens.text, self.negative_prompt, self.model.name, type(self.sampler).__name__, self.conditioning.guidance_scale,
-            int(self.seeds[0]), picture.height, picture.width, complete, last.text.tokens, to_numpy(last.text.last_hidden_state),
+            text.tokens.text, self.negative_prompt, self.model.name, type(self.sampler).__name__, self.conditioning.guidance_scale,
+            int(self.seeds[0]), picture.height, picture.width, complete, text.tokens, to_numpy(text.last_hidden_state),
             to_numpy(final), np.asarray(picture), tuple(records), **self.task.given(),
         )  # fmt: skip
 
@@ -148,7 +150,7 @@ def denoise(
 def generate(
     model: StableDiffusion, prompt: str | TextFeatures, negative_prompt: str = "", steps: int = 50, guidance_scale: float = 7.5,
     seed: int = 0, height: int | None = None, width: int | None = None, scheduler: str | None = None,
-    collect: Collection[str] = ("latents", "noise", "x0", "attention"), *,
+    collect: Collection[str] = USUAL, *,
     noise: Tensor | None = None, image: Image.Image | None = None, strength: float | None = None, mask: np.ndarray | None = None,
     small: Image.Image | None = None, layout: Mapping[str, Box] | None = None,
 ) -> Trace:  # fmt: skip
@@ -164,7 +166,7 @@ def generate(
     check_attention(run, collect)
     records, last, complete = [], None, True
     try:
-        calls = run.denoise(watch=any(part.startswith("attention") for part in collect))
+        calls = run.denoise(watch=not set(ATTENTION).isdisjoint(collect))
         for step in tqdm(calls, "denoising", len(run.timesteps), leave=False, unit="step"):
             records.append(record(step, collect))
             last = step
@@ -184,14 +186,13 @@ def unfold(
     Previews are decoded, or, of pictures with an edge above 256 pixels, where that takes its time, fitted colours (`vae.preview`).
     Every trace is valid, so whoever stops taking them has a run that was stopped. Raises as `generate` does, before any work.
     """
-    collect = ("latents", "noise", "x0", "attention")
     run = Run(model, [prompt], [seed], negative_prompt, steps, guidance_scale, height, width, scheduler, TextToImage())
-    check_attention(run, collect)
+    check_attention(run, USUAL)
 
     def grow():
         records = []
         for step in run.denoise():
-            kept = record(step, collect)
+            kept = record(step, USUAL)
             small = max(run.height, run.width) <= DECODED
             records.append(decoded(model, kept) if small else replace(kept, preview=preview(model, step.predicted_x0)))
             yield run.trace(records, step, len(records) == step.calls)
@@ -218,8 +219,12 @@ def generate_batch(
 
 def initial_noise(model: StableDiffusion, seed: int, height: int | None = None, width: int | None = None) -> Tensor:
     """The noise that a run of this seed starts from, (1, channels, height/8, width/8), drawn on the CPU; sizes in pixels."""
-    _check_seed(seed)
-    return torch.randn(latent_shape(model, *picture_size(model, height, width)), generator=torch.Generator().manual_seed(int(seed)))
+    return torch.randn(latent_shape(model, *picture_size(model, height, width)), generator=_generator(seed))
+
+
+def _generator(seed):
+    _check_whole("seed", seed, 0, 2**32 - 1)  # torch's generator on the CPU tells no others apart
+    return torch.Generator().manual_seed(int(seed))
 
 
 @advised("the safety checker")
@@ -241,31 +246,24 @@ def withhold_unsafe(model: StableDiffusion, image: Image.Image) -> Image.Image:
 
 def picture_size(model: StableDiffusion, height: int | None, width: int | None) -> tuple[int, int]:
     """Height and width in pixels, the checkpoint's own where None. Raises ValueError naming the nearest allowed size."""
-    factor, usual = model.vae_scale_factor, model.unet.config.sample_size
-    sizes = []
-    for name, wanted, own in zip(("height", "width"), (height, width), (usual, usual) if isinstance(usual, int) else usual, strict=True):
-        edge = own * factor if wanted is None else wanted
+    factor, own = model.vae_scale_factor, model.unet.config.sample_size
+    own = (own, own) if isinstance(own, int) else own
+    height, width = (usual * factor if edge is None else edge for edge, usual in zip((height, width), own, strict=True))
+    for name, edge in (("height", height), ("width", width)):
         if not _whole(edge) or edge % factor or not factor <= edge <= LARGEST:
             nearest = isinstance(edge, Real) and math.isfinite(edge) and min(max(factor, round(edge / factor) * factor), LARGEST)
             raise ValueError(f"expected {name} to be an int, a multiple of {factor} from {factor} to {LARGEST}, got {edge!r}"
                              + f"; the nearest is {nearest}" * bool(nearest))  # fmt: skip
-        sizes.append(int(edge))
-    return tuple(sizes)
+    return int(height), int(width)
 
 
-def _check(steps, guidance_scale, seeds, sampler):
-    most = sampler.config.num_train_timesteps
-    if not _whole(steps) or not 1 <= steps <= most:
-        raise ValueError(f"expected steps to be a whole number from 1 to {most}, got {steps!r}")
-    if isinstance(guidance_scale, bool) or not isinstance(guidance_scale, Real) or not 0 <= guidance_scale <= 100:
-        raise ValueError(f"expected guidance_scale to be a number from 0 to 100 (1 is off, 7.5 usual), got {guidance_scale!r}")
-    for seed in seeds:
-        _check_seed(seed)
+def _whole(value):
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def _check_seed(seed):
-    if not _whole(seed) or not 0 <= seed < SEEDS:
-        raise ValueError(f"expected seed to be a whole number from 0 to 2**32 - 1, since torch tells no others apart, got {seed!r}")
+def _check_whole(name, value, low, high):
+    if not _whole(value) or not low <= value <= high:
+        raise ValueError(f"expected {name} to be a whole number from {low} to {high}, got {value!r}")
 
 
 def _warn_if_distilled(model, steps, guidance_scale):
@@ -279,10 +277,6 @@ def _warn_if_distilled(model, steps, guidance_scale):
         wanted, made_for = ("steps=4", "few steps") if embedded else ("steps=4, guidance_scale=1", "few steps without guidance")
         warnings.warn(f"expected {wanted} or near it, since {model.name} was distilled for {made_for}, got steps={steps}, "
                       f"guidance_scale={guidance_scale:g}; pictures may be harsh or blurred", stacklevel=4)  # fmt: skip
-
-
-def _whole(value):
-    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _sampler(model, name):

@@ -10,15 +10,15 @@ from numbers import Real
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import adaptive_max_pool2d
 
 from .loading.memory import advised
 from .model import StableDiffusion
-from .pictures import Box, back_projected, box_mask, checked_layout
-from .unet import Conditioning, UNetStep, condition, output_and_attention, with_predicted_x0
+from .pictures import back_projected, box_mask, checked_layout
+from .unet import Conditioning, Latents, Timestep, UNetStep, condition, output_and_attention, with_predicted_x0
 from .vae import image_to_latents, latents_to_images
 
 GUIDED_STEPS, GUIDANCE = 0.3, 0.05  # the fraction of the steps that a layout guides, and how far
@@ -32,40 +32,38 @@ def latent_shape(model: StableDiffusion, height: int, width: int) -> tuple[int, 
 class TextToImage:
     """From noise to a picture: that of the seeds, or `noise` of that shape."""
 
-    strength = None
+    strength, own_size = None, (None, None)
 
-    def __init__(self, noise: Tensor | None = None):
+    def __init__(self, noise=None):
         self.noise = noise
 
-    def size(self, height: int | None, width: int | None) -> tuple[int | None, int | None]:
-        """What is asked for in pixels, or what the task brings along."""
-        return height, width
-
-    def check(self, model: StableDiffusion, steps: int, height: int, width: int) -> None:
-        """Raise ValueError if the task cannot be done in so many steps, at this size."""
+    def check(self, model, steps, height, width):
+        """Raise ValueError if the task cannot be done in so many steps, at this size in pixels."""
         if self.noise is not None and tuple(self.noise.shape) != (shape := latent_shape(model, height, width)):
             raise ValueError(f"expected noise of {shape}, as initial_noise makes it, got {tuple(self.noise.shape)}")
 
-    def start(self, run) -> Float[Tensor, "rows channels height width"]:
-        """The latents to begin with."""
+    def start(self, run) -> Latents:
+        """What to begin with."""
         return self.drawn(run) * run.sampler.init_noise_sigma
 
-    def drawn(self, run) -> Float[Tensor, "rows channels height width"]:
+    def drawn(self, run):
         shape = latent_shape(run.model, run.height, run.width)
-        drawn = [torch.randn(shape, generator=generator) for generator in run.generators] if self.noise is None else [self.noise]
-        return torch.cat(drawn).to(run.model.device, run.model.dtype)
+        noise = [torch.randn(shape, generator=generator) for generator in run.generators] if self.noise is None else [self.noise]
+        return torch.cat(noise).to(run.model.device, run.model.dtype)
 
-    def before(self, run, index: int, latents: Tensor) -> Tensor:
+    def before(self, run, index, latents) -> Latents:
+        """The sampler's latents before the step of this index."""
         return latents
 
-    def correct(self, run, step: UNetStep, latents: Tensor, timestep: Tensor) -> UNetStep:
-        """`latents` are what the UNet saw."""
+    def correct(self, run, step, latents, timestep) -> UNetStep:
+        """What the UNet said of the latents that it saw."""
         return step
 
-    def after(self, run, index: int, latents: Tensor) -> Tensor:
+    def after(self, run, index, latents) -> Latents:
+        """The sampler's latents after the step of this index."""
         return latents
 
-    def given(self) -> dict[str, object]:
+    def given(self):
         """What a trace keeps of the task."""
         return {}
 
@@ -75,17 +73,15 @@ class FromPicture(TextToImage):
 
     usual_strength = 0.8
 
-    def __init__(self, noise: Tensor | None, image: Image.Image, strength: float | None):
+    def __init__(self, noise, image, strength):
         super().__init__(noise)
         if not isinstance(image, Image.Image):
             raise ValueError(f"expected a PIL image to start from, got {type(image).__name__}; Image.fromarray makes one of an array")
         self.image, self.strength = image.convert("RGB"), self.usual_strength if strength is None else strength
         if isinstance(strength, bool) or not isinstance(self.strength, Real) or not 0 < self.strength <= 1:
-            raise ValueError(f"expected strength to be a number above 0 and up to 1 (1 keeps next to nothing of the image), "
+            raise ValueError("expected strength to be a number above 0 and up to 1 (1 keeps next to nothing of the image), "
                              f"got {strength!r}")  # fmt: skip
-
-    def size(self, height, width):
-        return self.image.height if height is None else height, self.image.width if width is None else width
+        self.own_size = image.height, image.width
 
     def check(self, model, steps, height, width):
         super().check(model, steps, height, width)
@@ -100,10 +96,10 @@ class FromPicture(TextToImage):
         self.clean, self.noise = self.encoded(run), self.drawn(run)  # in the order of diffusers' draws
         return self.noised(run, 0)
 
-    def encoded(self, run) -> Tensor:
+    def encoded(self, run):
         return torch.cat([image_to_latents(run.model, self.image, generator).latents for generator in run.generators])
 
-    def noised(self, run, index: int) -> Tensor:
+    def noised(self, run, index):
         """The picture's latents with the noise of the step of this index."""
         return run.sampler.add_noise(self.clean, self.noise, run.timesteps[index : index + 1])
 
@@ -116,7 +112,7 @@ class Inpaint(FromPicture):
 
     usual_strength = 1.0
 
-    def __init__(self, noise, image, strength, mask: Bool[np.ndarray, "height width"]):
+    def __init__(self, noise, image, strength, mask):
         super().__init__(noise, image, strength)
         self.mask = np.asarray(mask)
 
@@ -154,12 +150,9 @@ class Enlarge(FromPicture):
 
     usual_strength = 0.3
 
-    def __init__(self, noise, small: Image.Image, strength):
+    def __init__(self, noise, small, strength):
         super().__init__(noise, small, strength)
-        self.small = self.image
-
-    def size(self, height, width):
-        return height, width
+        self.small, self.own_size = self.image, TextToImage.own_size
 
     def check(self, model, steps, height, width):
         if width % self.small.width or width * self.small.height != height * self.small.width:
@@ -180,7 +173,7 @@ class Enlarge(FromPicture):
 class Layout:
     """Any other task, in whose first steps the latents are moved to where some words are read inside of their boxes."""
 
-    def __init__(self, task: TextToImage, layout: Mapping[str, Box]):
+    def __init__(self, task, layout):
         self.task, self.layout = task, checked_layout(layout)
 
     def __getattr__(self, name):
@@ -206,9 +199,9 @@ class Layout:
 
 @advised("the UNet, drawn to a layout")
 def layout_guidance(
-    model: StableDiffusion, latents: Float[Tensor, "1 channels height width"], timestep: int | float | Tensor,
-    conditioning: Conditioning, layout: Mapping[tuple[int, ...], Bool[Tensor, "_ _"]], strength: float,
-) -> Float[Tensor, "1 channels height width"]:  # fmt: skip
+    model: StableDiffusion, latents: Latents, timestep: Timestep, conditioning: Conditioning,
+    layout: Mapping[tuple[int, ...], Bool[Tensor, "_ _"]], strength: float,
+) -> Latents:  # fmt: skip
     """Latents moved a little, so that what is read at some places of the prompt is read inside of a region.
 
     For each entry of `layout`, places and a mask, the fraction of the reading that happens outside is squared (Chen et al., 2024,
@@ -235,7 +228,7 @@ def layout_guidance(
     return (latents - strength * gradient / gradient.std().clamp(min=1e-12)).to(latents.dtype)
 
 
-def task_for(noise, image, strength, mask, small, layout) -> TextToImage | Layout:
+def task_for(noise, image, strength, mask, small, layout):
     """The task that `pipeline.denoise` is asked for. Raises ValueError for what does not go together or cannot be used."""
     if small is not None and (image is not None or mask is not None):
         raise ValueError("expected small, or image and mask, got both; a small picture is enlarged and then the image itself")

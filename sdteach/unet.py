@@ -19,6 +19,9 @@ from .schedule import alpha_cumprod_at
 from .text_encoder import TextFeatures
 from .vectors import main_directions
 
+Latents = Float[Tensor, "rows channels height width"]
+Timestep = int | float | Tensor
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class UNetStep(Record):
@@ -30,11 +33,11 @@ class UNetStep(Record):
     the heads, (places, h, w). There is one row, or of a batch one for each prompt; a batch is not watched and has no attention.
     """
 
-    noise_uncond: Float[Tensor, "rows channels height width"] | None
-    noise_text: Float[Tensor, "rows channels height width"]
-    noise: Float[Tensor, "rows channels height width"]
-    predicted_x0: Float[Tensor, "rows channels height width"]
-    model_output: Float[Tensor, "rows channels height width"]
+    noise_uncond: Latents | None
+    noise_text: Latents
+    noise: Latents
+    predicted_x0: Latents
+    model_output: Latents
     attention_heads: dict[str, Float[Tensor, "_ places _ _"]]
 
     @property
@@ -91,7 +94,7 @@ def _unsaid(model, negative):
 
 
 def unet_step(
-    model: StableDiffusion, latents: Float[Tensor, "1 channels height width"], timestep: int | float | Tensor,
+    model: StableDiffusion, latents: Float[Tensor, "1 channels height width"], timestep: Timestep,
     text: TextFeatures, negative: TextFeatures | None = None, guidance_scale: float = 7.5,
 ) -> UNetStep:  # fmt: skip
     """Predict the noise in `latents`: x_t as the UNet sees it, variance-preserving (through scale_model_input).
@@ -104,7 +107,7 @@ def unet_step(
 @advised("the UNet")
 @torch.no_grad()
 def predict(
-    model: StableDiffusion, latents: Float[Tensor, "rows channels height width"], timestep: int | float | Tensor,
+    model: StableDiffusion, latents: Latents, timestep: Timestep,
     conditioning: Conditioning, watch: bool = True,
 ) -> UNetStep:  # fmt: skip
     """`unet_step` for texts that are prepared already, as the loop prepares them once for all steps.
@@ -128,9 +131,9 @@ def predict(
 
 
 def output_and_attention(
-    model: StableDiffusion, latents: Float[Tensor, "rows channels height width"], timestep: int | float | Tensor,
+    model: StableDiffusion, latents: Latents, timestep: Timestep,
     conditioning: Conditioning, watch: bool = True,
-) -> tuple[Float[Tensor, "rows channels height width"], dict[str, Tensor]]:  # fmt: skip
+) -> tuple[Latents, dict[str, Tensor]]:  # fmt: skip
     """The UNet's own answer for a row of latents for each text, and what it read (see `attention.reading`).
 
     An XL checkpoint is also told the text in one vector, and the sizes of the picture: as if it had been this large before it was
@@ -148,8 +151,8 @@ def output_and_attention(
 
 
 def with_predicted_x0(
-    model: StableDiffusion, step: UNetStep, latents: Float[Tensor, "rows channels height width"], timestep: int | float | Tensor,
-    x0: Float[Tensor, "rows channels height width"],
+    model: StableDiffusion, step: UNetStep, latents: Latents, timestep: Timestep,
+    x0: Latents,
 ) -> UNetStep:  # fmt: skip
     """The step as if it had predicted `x0`: its noise, and its output in the checkpoint's own terms, follow from that."""
     alpha_prod_t = alpha_cumprod_at(model.scheduler, timestep).to(latents)
@@ -223,10 +226,10 @@ def feature_maps(model: StableDiffusion) -> Iterator[dict[str, Tensor]]:
         rows = out if isinstance(out, Tensor) else out[0]
         seen[name] = rows[-1].detach().clone()
 
-    parts = {"in": unet.conv_in} | ({"middle": unet.mid_block} if unet.mid_block is not None else {})
+    parts = {"in": unet.conv_in, "middle": unet.mid_block}
     for side, blocks in {"down": dict(enumerate(unet.down_blocks)), "up": levels}.items():
         parts |= {f"{side} {level}": (getattr(block, "attentions", None) or block.resnets)[-1] for level, block in blocks.items()}
-    with attached(unet, hooks=[partial(part.register_forward_hook, partial(keep, name)) for name, part in parts.items()]):
+    with attached(unet, hooks=[partial(part.register_forward_hook, partial(keep, name)) for name, part in parts.items() if part]):
         yield seen
 
 

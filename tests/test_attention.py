@@ -5,6 +5,7 @@ projections.
 """
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -14,8 +15,10 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0, SlicedAttnProcessor
 
 import sdteach
+from sdteach import attention, edits
 from sdteach.attention import cross_attention_layers, keys_values, layer_grids, reading
 from sdteach.edits import edited, layout_kept, masked_out, reweighted
+from sdteach.unet import feature_maps
 
 from conftest import hung_on
 
@@ -547,3 +550,33 @@ def test_a_region_of_another_size_is_refused(random_model, shape):
 def test_numbers_and_masks_of_numpy_will_do(random_model, unguarded):
     with reweighted(random_model, [*np.flatnonzero([0, 1, 1])], np.float32(2)), masked_out(random_model, [1], [[True] * 9] * 9):
         sdteach.generate(random_model, "a boat", steps=1)
+
+
+@pytest.mark.parametrize("name", ["masked_out", "reweighted", "layout_kept", "edited"])
+def test_edits_are_found_where_they_stood(name):
+    with pytest.warns(DeprecationWarning, match=f"attention.{name} is sdteach.edits.{name} now"):
+        assert getattr(attention, name) is getattr(edits, name)
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = attention.nothing
+
+
+def test_two_threads_on_one_model_paint_what_one_does(random_model):
+    """One of them plain, one with words read louder, skips muted and features watched: nothing of it gets into the other's picture."""
+    before = hung_on(random_model.unet)
+
+    def plain():
+        return sdteach.generate(random_model, "a blue fish", **RUN), {}
+
+    def changed():
+        with reweighted(random_model, (2,), 5.0), edits.skips_scaled(random_model, {0: 0.5}), feature_maps(random_model) as seen:
+            return sdteach.generate(random_model, "a red boat", **RUN), seen
+
+    alone = [plain(), changed()] * 2
+    with ThreadPoolExecutor(4) as threads:
+        together = [made.result() for made in [threads.submit(run) for run in (plain, changed) * 2]]
+    for (trace, seen), (expected, expected_seen) in zip(together, alone, strict=True):
+        assert np.array_equal(trace.final_latents, expected.final_latents)
+        assert all(torch.equal(seen[name], features) for name, features in expected_seen.items())
+        for step, other in zip(trace.steps, expected.steps, strict=True):
+            assert all(np.array_equal(step.attention[name], maps) for name, maps in other.attention.items())
+    assert hung_on(random_model.unet) == before

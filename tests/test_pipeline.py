@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import warnings
 
 import diffusers
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from transformers import CLIPConfig, CLIPImageProcessorPil
 
 import sdteach
-from sdteach import collecting
+from sdteach import collecting, pipeline
 
 from conftest import PICTUREBOOK, interrupted_after, random_folder
 
@@ -142,7 +143,7 @@ def test_collect_keeps_only_what_it_names(model):
     ("height", math.nan, "got nan$"), ("height", math.inf, "got inf$"),
     ("steps", 0, "1 to 1000"), ("steps", 1001, "1 to 1000"), ("steps", 2.5, "whole"), ("steps", None, "whole"), ("steps", True, "whole"),
     ("guidance_scale", -1, "0 to 100"), ("guidance_scale", math.nan, "0 to 100"), ("guidance_scale", "7", "0 to 100"),
-    ("guidance_scale", math.inf, "0 to 100"), ("seed", -1, "2\\*\\*32"), ("seed", 2**32, "2\\*\\*32"), ("seed", 0.5, "whole"),
+    ("guidance_scale", math.inf, "0 to 100"), ("seed", -1, "0 to 4294967295"), ("seed", 2**32, "0 to 4294967295"), ("seed", 0.5, "whole"),
     ("scheduler", "Euler", "EulerDiscreteScheduler"), ("scheduler", "EDMEulerScheduler", "expected scheduler"),
     ("scheduler", "StableDiffusionPipeline", "expected scheduler"), ("scheduler", "FlowMatchEulerDiscreteScheduler", "expected scheduler"),
     ("prompt", None, "str"), ("prompt", ["a", "b"], "str"), ("negative_prompt", 3, "str"),
@@ -314,3 +315,41 @@ def test_attention_that_is_not_collected_takes_no_room(random_model, monkeypatch
     sdteach.generate(random_model, "a boat", steps=1, collect=("latents", "noise", "x0"))
     with pytest.raises(ValueError, match="'attention' 0 MiB, 'attention_heads' 0 MiB"):
         sdteach.generate(random_model, "a boat", steps=1)
+
+
+def with_a_schedule_that_fails(model):
+    """Karras' levels of noise lie beyond those of a cosine schedule, which this sampler only finds out as it goes."""
+    made_of = dict(beta_schedule="squaredcos_cap_v2", use_karras_sigmas=True)
+    return dataclasses.replace(model, scheduler=diffusers.DPMSolverMultistepScheduler(**made_of))
+
+
+def test_a_sampler_that_fails_says_so_in_a_sentence(random_model):
+    told = "expected a scheduler that works .* got DPMSolverMultistepScheduler, which fails: index 4 is out of bounds .*; choose another"
+    with pytest.raises(ValueError, match=told):
+        sdteach.generate(with_a_schedule_that_fails(random_model), "a boat", steps=3)
+
+
+@pytest.mark.parametrize(("scheduler", "steps", "most"), [
+    (None, 1000, 999), ("EulerDiscreteScheduler", 1000, 999), ("UniPCMultistepScheduler", 999, 998), ("TCDScheduler", 51, 50),
+])  # fmt: skip
+def test_steps_beyond_the_times_of_the_training_are_refused_before_any_work(random_model, scheduler, steps, most):
+    with pytest.raises(ValueError, match=f"expected at most {most} steps, .* got {steps}; choose fewer"):
+        sdteach.denoise(random_model, "a boat", steps=steps, scheduler=scheduler)
+    sdteach.denoise(random_model, "a boat", steps=most, scheduler=scheduler)
+
+
+def test_a_seed_is_one_that_the_generator_tells_from_others(random_model):
+    last, first = (pipeline.initial_noise(random_model, seed) for seed in (2**32 - 1, 0))
+    assert torch.equal(last, torch.randn(last.shape, generator=torch.Generator().manual_seed(2**32 - 1)))
+    assert not torch.equal(last, first)
+    for seed in (-1, 2**32, 1.0, True):
+        with pytest.raises(ValueError, match="expected seed to be a whole number from 0 to 4294967295"):
+            pipeline.initial_noise(random_model, seed)
+
+
+@pytest.mark.parametrize(("negative", "guidance_scale", "times"), [("blue", 1.0, 1), ("blue", 0.0, 1), ("blue", 1.1, 0), (" ", 1.0, 0)])
+def test_a_negative_prompt_that_is_not_read_is_told(random_model, negative, guidance_scale, times):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sdteach.denoise(random_model, "a boat", negative, guidance_scale=guidance_scale)
+    assert sum("'blue' is not read, since guidance is off" in str(warning.message) for warning in caught) == times
