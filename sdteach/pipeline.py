@@ -74,7 +74,7 @@ class Run:
         self.texts = [prompt if isinstance(prompt, TextFeatures) else next(read) for prompt in prompts]
         # As many as there are rows, though all are the same: a batch is read with other last bits than one, and diffusers reads a batch.
         negatives = encode_texts(model, [tokenize(model, negative_prompt)] * len(prompts))
-        self.conditioning = condition(model, self.texts, negatives, guidance_scale)
+        self.conditioning = condition(model, self.texts, negatives, float(guidance_scale))
         if negative_prompt.strip() and not self.conditioning.guided:
             warnings.warn(f"the negative prompt {negative_prompt!r} is not read, since guidance is off: it takes a guidance_scale above 1 "
                           "and a checkpoint that was not distilled with guidance", stacklevel=3)  # fmt: skip
