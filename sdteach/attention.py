@@ -112,8 +112,8 @@ def reading(
     UNet is as it was, whatever happened; RuntimeError if some layer was not seen.
     """
     maps = {}
-    with attached(unet, {one.layer: partial(_Reader, name, one, _grid(one.level, *grid), prompts, maps if watch else None)
-                         for name, one in text.items()}):  # fmt: skip
+    with attached(unet, {each.layer: partial(_Reader, name, each, _grid(each.level, *grid), prompts, maps if watch else None)
+                         for name, each in text.items()}):  # fmt: skip
         yield maps
     if watch and (missing := text.keys() - maps.keys()):
         raise RuntimeError(f"expected to see {len(text)} cross-attention layers at work, saw nothing of {sorted(missing)}; "

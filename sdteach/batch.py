@@ -56,8 +56,8 @@ def paint_all(
     state = PartialState(cpu=model.device.type == "cpu", timeout=PATIENCE)
     batches = [slice(start, start + size) for start in range(0, len(orders), size)]
     with state.split_between_processes(batches) as mine:
-        told = "painting" if state.num_processes == 1 else f"painting, one of {state.num_processes} shares"
-        with tqdm(desc=told, total=sum(len(orders[part]) for part in mine), unit="picture", disable=not state.is_main_process) as bar:
+        label = "painting" if state.num_processes == 1 else f"painting, one of {state.num_processes} shares"
+        with tqdm(desc=label, total=sum(len(orders[part]) for part in mine), unit="picture", disable=not state.is_main_process) as bar:
             for part in mine:
                 if not all(file.exists() for file in files[part]):
                     _paint(model, orders[part], files[part], settings)
@@ -96,7 +96,7 @@ def _files(model, orders, folder, settings):
     height, width = (image.height, image.width) if image else picture_size(model, settings["height"], settings["width"])
     # What begins with an underscore is diffusers' own bookkeeping, some of it in another order in every process.
     schedule = {name: value for name, value in model.scheduler.config.items() if not name.startswith("_")}
-    made_by = {name: _told(value) for name, value in settings.items()} | {
+    made_by = {name: _plain(value) for name, value in settings.items()} | {
         "model": fingerprint(*model.networks.values()), "dtype": str(model.dtype), "height": height, "width": width,
         "scheduler": [settings["scheduler"], type(model.scheduler).__name__, schedule],
     }  # fmt: skip
@@ -108,7 +108,7 @@ def _files(model, orders, folder, settings):
     return files
 
 
-def _told(value):
+def _plain(value):
     """A setting as text; of a picture or a mask the hash of its pixels."""
     if isinstance(value, Image.Image | np.ndarray):
         pixels = np.asarray(value)
