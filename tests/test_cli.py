@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -13,7 +14,8 @@ import torch
 from PIL import Image
 
 import sdteach
-from sdteach.picturebook.attention_truth import shipped
+from sdteach.picturebook import evaluation
+from sdteach.picturebook.evaluation.reading import shipped
 from sdteach.pictures import back_projected
 
 from conftest import ROOT, interrupted_after
@@ -473,27 +475,29 @@ def test_help_has_examples(command):
 
 
 def test_evaluate_prints_a_table_or_one_json_object_and_draws_sheets(sdteach_command, monkeypatch, tmp_path):
-    monkeypatch.setattr("sdteach.picturebook.evaluation.SCENES", 3)
-    monkeypatch.setattr("sdteach.picturebook.evaluation.PROMPTS", {"one_object": 1, "two_objects": 3, "held_out_pairs": 1})
+    few = partial(evaluation.evaluate, scenes=3, most=2, scales=(1.0,))
+    monkeypatch.setattr(evaluation, "evaluate", few)
     status, out, err = sdteach_command("evaluate", "--json", "--sheets", tmp_path / "sheets")
     assert status == 0, err
     result = json.loads(out)
     names = ["vae_psnr", "clip_top1", "one_object", "two_objects", "held_out_pairs", "attention_miou", "judge_true", "judge_shuffled"]
-    assert list(result) == [*names, "intervals", "cases"]
+    assert list(result) == [*names, "relation", "guidance_1", "intervals", "cases", "left_out"]
     assert all(result["intervals"][name][0] <= result[name] <= result["intervals"][name][1] for name in names if name != "attention_miou")
-    assert result["cases"]["two_objects"] == 3
-    assert Image.open(tmp_path / "sheets" / "samples.png").width == 2 * 220  # every third of five prompts
+    assert result["cases"]["two_objects"] == 2
+    assert result["left_out"] == ["three_objects", "styles"]
+    assert Image.open(tmp_path / "sheets" / "samples.png").width >= 2 * 220  # every third of six prompts, and its caption
     status, out, _ = sdteach_command("evaluate")
     assert status == 0
     assert all(name in out for name in names)
     assert "at most 5%" in out
+    assert "three_objects, styles" in out
 
 
 def test_evaluate_tells_of_attention_in_tables_or_as_one_json_object(sdteach_command, monkeypatch, tmp_path):
     told = json.loads((ROOT / "assets" / "attention.json").read_text("utf-8"))
     truth = shipped()
     asked = []
-    monkeypatch.setattr("sdteach.picturebook.attention_truth.attention_truth", lambda *arguments: asked.append(arguments) or truth)
+    monkeypatch.setattr("sdteach.picturebook.evaluation.reading.attention_truth", lambda *arguments: asked.append(arguments) or truth)
     status, out, err = sdteach_command("evaluate", "--attention", "--json", "--guidance-scale", "3")
     assert status == 0, err
     assert json.loads(out) == told

@@ -1,6 +1,6 @@
 """Other tasks on the same loop: equal to diffusers' pipelines where there are such, and true to what was given."""
 
-from itertools import islice, pairwise
+from itertools import pairwise
 
 import diffusers
 import numpy as np
@@ -287,12 +287,11 @@ def test_a_batch_needs_a_seed_for_each_prompt(model, prompts, seeds):
 def test_larger_pictures_come_nearer_to_the_truth_than_bicubic(model):
     """On a few held-out scenes: an eighth of what lesson 08 measures."""
     from sdteach.picturebook.captions import known_grammar
-    from sdteach.picturebook.evaluation import in_words, psnr
-    from sdteach.picturebook.scenes import draw
+    from sdteach.picturebook.evaluation import psnr
+    from sdteach.picturebook.scenes import HELD_OUT_SEED, scenes_in_words
 
     gains = []
-    for description in islice(in_words(model.vocabulary, 900, None, known_grammar(model.vocabulary)), 4):
-        scene = draw(description)
+    for scene in scenes_in_words(model.vocabulary, 4, HELD_OUT_SEED + 900, known_grammar(model.vocabulary)):
         small = Image.fromarray(scene.picture).resize((32, 32), Image.Resampling.BOX)
         trace = sdteach.generate(model, scene.caption, steps=20, guidance_scale=2.0, small=small, height=128, width=128, collect=())
         ours, theirs = back_projected(trace.image, small), small.resize((128, 128), Image.Resampling.BICUBIC)

@@ -67,8 +67,8 @@ def evaluate(
     with notes(), asides.status("loading the model and its judge"):
         from ..attention import layer_grids
         from ..model import load_model
-        from ..picturebook.attention_truth import as_plain, attention_truth
         from ..picturebook.evaluation import evaluate as run
+        from ..picturebook.evaluation.reading import as_plain, attention_truth
         from ..picturebook.judge import load_judge
         from ..plots import layer_names
 
@@ -85,6 +85,7 @@ def evaluate(
             **{name: _rounded(measure.value) for name, measure in result.measures.items()},
             "intervals": {name: [_rounded(measure.low), _rounded(measure.high)] for name, measure in result.measures.items()},
             "cases": {name: measure.count for name, measure in result.measures.items()},
+            "left_out": result.left_out,
         }))  # fmt: skip
     else:
         _tell_evaluation(result)
@@ -97,11 +98,14 @@ def _tell_evaluation(result):
 
     table = Table("measure", "value", "95 % interval", "cases", "goal", box=None)
     for name, measure in result.measures.items():
-        texts = [f"{number:.2f} dB" if name == "vae_psnr" else f"{number:.1%}" for number in (measure.value, measure.low, measure.high)]
+        unit = "{:.2f} dB" if name.startswith("vae_psnr") else "{:.1%}"
+        value, low, high = map(unit.format, (measure.value, measure.low, measure.high))
         bound = "at most" if name == "judge_shuffled" else "at least"
-        goal = f"{GOALS[name]:g} dB" if name == "vae_psnr" else f"{GOALS[name]:.0%}"
-        table.add_row(name, texts[0], f"{texts[1]} .. {texts[2]}", str(measure.count), f"{bound} {goal}")
+        goal = f"{bound} {GOALS[name]:g} dB" if name == "vae_psnr" else f"{bound} {GOALS[name]:.0%}" if name in GOALS else ""
+        table.add_row(name, value, f"{low} .. {high}", str(measure.count), goal)
     said.print(table)
+    if result.left_out:
+        said.print(f"Left out, since this checkpoint has no words for them: {', '.join(result.left_out)}")
 
 
 def _draw_sheets(result, folder):
@@ -118,7 +122,7 @@ def _draw_sheets(result, folder):
 
 def _tell_attention(found, names):
     """Tables of `attention_truth`; `names` are the layers' short ones."""
-    from ..picturebook.attention_truth import TIMESTEPS
+    from ..picturebook.evaluation.reading import TIMESTEPS
 
     said.print(f"Overlap (IoU) of {found.drawn_things} drawn things with their words, by layer and timestep")
     drawn = Table("", *map(str, TIMESTEPS), box=None, padding=(0, 1, 0, 0))

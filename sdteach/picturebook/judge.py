@@ -1,6 +1,6 @@
 """The judge: says whether a picture shows what a caption asks for, without asking the checkpoint that painted it.
 
-Its eyes are two small networks, trained on drawn scenes only (`training/judge.py`). One says of every 2 x 2 square of a picture
+Its eyes are two small networks, trained on drawn scenes only (`training/seeing.py`). One says of every 2 x 2 square of a picture
 whether it belongs to a thing and in which colour, and which place and style it speaks for. What hangs together is one thing;
 the other network names it.
 
@@ -62,8 +62,8 @@ class Seen:
         return next((thing for thing in self.things if thing.name == name), None)
 
 
-class Eyes(nn.Module):
-    """The two networks of the judge."""
+class Judge(nn.Module):
+    """Two networks, and how they look at a picture."""
 
     def __init__(self):
         super().__init__()
@@ -86,13 +86,6 @@ class Eyes(nn.Module):
         weight = things.detach().sigmoid() + 0.01
         return things[:, 0], colours, places.mean((2, 3)), (styles * weight).sum((2, 3)) / weight.sum((2, 3))
 
-
-class Judge:
-    """Trained eyes, ready to look."""
-
-    def __init__(self, eyes: Eyes):
-        self.eyes = eyes.eval()
-
     @torch.no_grad()
     def look(self, picture: UInt8[np.ndarray, "height width 3"]) -> Seen:
         """Find the things, the place and the style of one picture. Raises ValueError unless its edges are multiples of 16."""
@@ -105,26 +98,25 @@ class Judge:
             if squares.sum() >= SMALLEST:
                 colour = list(COLOURS)[colours[:, torch.from_numpy(squares)].log_softmax(0).mean(1).argmax()]
                 mask = squares.repeat(SQUARE, 0).repeat(SQUARE, 1)
-                *objects, blot = self.eyes.name(as_input(cut_out(picture, mask)))[0].softmax(0).tolist()
+                *objects, blot = self.name(as_input(cut_out(picture, mask)))[0].softmax(0).tolist()
                 name = BLOT if blot > SURE_BLOT else OBJECTS[np.argmax(objects)]
                 rows, columns = np.nonzero(mask)
                 found.append(SeenThing(name, colour, (float(columns.mean() + 0.5), float(rows.mean() + 0.5)), mask))
         found.sort(key=lambda thing: -thing.mask.sum())
         style = STYLES[styles.argmax()]
         if style in ("flat", "pixel"):
-            style = "pixel" if share_on_grid(picture) > SURE_PIXELS else "flat"
+            style = "pixel" if change_on_grid(picture) > SURE_PIXELS else "flat"
         return Seen(tuple(found), PLACES[places.argmax()], style)
 
     def _both_ways_round(self, picture):
         """What `see` says of the picture and of its mirror image, averaged: nothing in the book reads from left to right."""
-        things, colours, places, styles = self.eyes.see(picture)
-        mirrored = self.eyes.see(picture.flip(-1))
-        pairs = zip((things, colours, places, styles), (mirrored[0].flip(-1), mirrored[1].flip(-1), *mirrored[2:]), strict=True)
-        return [(straight + turned) / 2 for straight, turned in pairs]
+        things, colours, *whole = self.see(picture.flip(-1))
+        mirrored = things.flip(-1), colours.flip(-1), *whole
+        return [(straight + turned) / 2 for straight, turned in zip(self.see(picture), mirrored, strict=True)]
 
 
-def share_on_grid(picture: UInt8[np.ndarray, "height width 3"]) -> float:
-    """The share of all change from pixel to pixel that falls on the lines between squares of pixel art: 1 there, else about 1/3."""
+def change_on_grid(picture: UInt8[np.ndarray, "height width 3"]) -> float:
+    """The fraction of all change from pixel to pixel that falls on the lines between squares of pixel art: 1 there, else about 1/3."""
     changes = [np.abs(np.diff(picture.astype(float), axis=axis)).sum((1 - axis, 2)) for axis in (0, 1)]
     return float(np.mean([change[PIXEL - 1 :: PIXEL].sum() / max(change.sum(), 1.0) for change in changes]))
 
@@ -142,24 +134,35 @@ def cut_out(picture: UInt8[np.ndarray, "height width 3"], mask: Bool[np.ndarray,
     return np.asarray(Image.fromarray(padded).resize((CROP, CROP), Image.Resampling.BILINEAR, box))
 
 
-def faults(seen: Seen, request: Request) -> list[str]:
-    """What is wrong with a picture that should show `request`; empty if all is right. What is left unsaid is free."""
-    found, left, centres = [], list(seen.things), {}
+def matched(seen: Seen, request: Request) -> tuple[SeenThing | None, ...]:
+    """For each thing that is asked for the largest one that fits it, none for two; None where there is none."""
+    left, found = list(seen.things), {}
     # Things asked for in a colour choose first: "a car left of a red car" must leave the red one to the second.
     for index, thing in sorted(enumerate(request.things), key=lambda item: item[1].colour is None):
-        fitting = [other for other in left if other.name == thing.name and thing.colour in (None, other.colour)]
-        if fitting:
-            left.remove(fitting[0])
-            centres[index] = fitting[0].centre
-        else:
-            found.append(f"no {thing.colour + ' ' if thing.colour else ''}{thing.name}")
-    for other in left:
+        found[index] = next((other for other in left if other.name == thing.name and thing.colour in (None, other.colour)), None)
+        left = [other for other in left if other is not found[index]]
+    return tuple(found[index] for index in range(len(found)))
+
+
+def relation_right(seen: Seen, request: Request) -> bool | None:
+    """Whether the first of two things stands where it was asked for, seen from the second: nearer to that direction than to any
+    other. None unless both are there and a direction was asked for."""
+    things = matched(seen, request)
+    if request.relation not in RELATIONS or None in things:
+        return None
+    way, apart = np.array(RELATIONS[request.relation]), np.subtract(things[0].centre, things[1].centre)
+    return bool(way @ apart > abs(way[::-1] @ apart))
+
+
+def faults(seen: Seen, request: Request) -> list[str]:
+    """What is wrong with a picture that should show `request`; empty if all is right. What is left unsaid is free."""
+    things = matched(seen, request)
+    asked = sorted(zip(request.things, things, strict=True), key=lambda pair: pair[0].colour is None)
+    found = [f"no {thing.colour + ' ' if thing.colour else ''}{thing.name}" for thing, shown in asked if shown is None]
+    for other in (other for other in seen.things if other not in things):
         found.append(f"something {other.colour} that is no object" if other.name == BLOT else f"an extra {other.colour} {other.name}")
-    if request.relation in RELATIONS and len(centres) == 2:
-        (x, y), (x2, y2) = centres[0], centres[1]
-        along, across = np.array(RELATIONS[request.relation]), np.array(RELATIONS[request.relation])[::-1]
-        if not along @ (x - x2, y - y2) > abs(across @ (x - x2, y - y2)):
-            found.append(f"the {request.things[0].name} is not {request.relation} the {request.things[1].name}")
+    if relation_right(seen, request) is False:
+        found.append(f"the {request.things[0].name} is not {request.relation} the {request.things[1].name}")
     if request.place not in (None, seen.place):
         found.append(f"the place is {seen.place}, not {request.place}")
     if request.style not in (None, seen.style):
@@ -169,6 +172,6 @@ def faults(seen: Seen, request: Request) -> list[str]:
 
 def load_judge() -> Judge:
     """The judge that the project ships; it looks on the CPU. Raises FileNotFoundError if its file is missing."""
-    eyes = Eyes()
-    load_model(eyes, data_folder("assets") / "judge.safetensors")
-    return Judge(eyes)
+    judge = Judge().eval()
+    load_model(judge, data_folder("assets") / "judge.safetensors")
+    return judge

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdteach.picturebook.captions import Request, RequestedThing, read, say, vocabulary
-from sdteach.picturebook.scenes import describe
+from sdteach.picturebook.imagining import describe
 from sdteach.picturebook.world import COLOURS, OBJECTS, PLACES, RELATIONS, SIZES, SMALL_WORLD, STYLES, WORLD
 
 things = st.builds(

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,27 +13,45 @@ from PIL import Image
 import sdteach
 from sdteach.picturebook import evaluation
 from sdteach.picturebook.captions import known_grammar, read, vocabulary
-from sdteach.picturebook.evaluation import GOALS, average, evaluate, prompts, retrieved, share
-from sdteach.picturebook.judge import Seen, SeenThing, load_judge
-from sdteach.picturebook.scenes import HELD_OUT_SEED, scene_from_seed
-from sdteach.picturebook.world import HELD_OUT_PAIRS, RELATIONS, SMALL_WORLD, WORLD
-
-
-@pytest.fixture
-def few(monkeypatch):
-    monkeypatch.setattr(evaluation, "SCENES", 4)
-    monkeypatch.setattr(evaluation, "PROMPTS", {"one_object": 1, "two_objects": 2, "held_out_pairs": 1})
+from sdteach.picturebook.evaluation import (
+    GOALS,
+    PROMPTS,
+    Painted,
+    average,
+    evaluate,
+    fraction,
+    measures_of_painted,
+    prompts,
+    retrieved,
+)
+from sdteach.picturebook.evaluation.measures import attention_iou
+from sdteach.picturebook.imagining import HELD_OUT_SEED, describe_in_words
+from sdteach.picturebook.judge import Seen, SeenThing, faults, load_judge
+from sdteach.picturebook.scenes import draw, scene_from_seed
+from sdteach.picturebook.world import HELD_OUT_PAIRS, RELATIONS, SMALL_WORLD, STYLES, WORLD
 
 
 @pytest.mark.parametrize(("grammar", "digest"), [(WORLD, "ab2fe7383c8dee64"), (SMALL_WORLD, "e5e138befebf3501")], ids=["world", "small"])
 def test_the_prompts_are_these(grammar, digest):
     """A changed prompt makes old numbers incomparable: change the digest only with a reason in RECIPE.md."""
-    assert hashlib.sha256(json.dumps(prompts(frozenset(vocabulary(grammar)))).encode()).hexdigest()[:16] == digest
+    pinned = {kind: captions for kind, captions in prompts(frozenset(vocabulary(grammar))).items() if kind != "three_objects"}
+    assert hashlib.sha256(json.dumps(pinned).encode()).hexdigest()[:16] == digest
+
+
+def test_the_prompts_of_three_objects_are_these_and_for_those_who_know_them():
+    captions = prompts(frozenset(vocabulary(WORLD)))["three_objects"]
+    assert hashlib.sha256(json.dumps(captions).encode()).hexdigest()[:16] == "45290de77f069791"
+    assert len({*captions}) == 40
+    for request in map(read, captions):
+        assert len(request.things) == 3
+        assert all(thing.colour and (thing.colour, thing.name) not in HELD_OUT_PAIRS for thing in request.things)
+    for words in (frozenset(vocabulary(SMALL_WORLD)), frozenset(vocabulary(WORLD)) - {"crayon"}):
+        assert "three_objects" not in prompts(words)
 
 
 def test_the_prompts_ask_for_what_their_kind_says():
     asked = {kind: [read(prompt) for prompt in texts] for kind, texts in prompts(frozenset(vocabulary(WORLD))).items()}
-    assert {kind: len(requests) for kind, requests in asked.items()} == {"one_object": 80, "two_objects": 80, "held_out_pairs": 40}
+    assert {kind: len(requests) for kind, requests in asked.items()} == PROMPTS
     pairs = {kind: [(thing.colour, thing.name) for request in requests for thing in request.things] for kind, requests in asked.items()}
     assert all(request.relation in RELATIONS and len(request.things) == 2 for request in asked["two_objects"])
     assert all(len(request.things) == 1 for kind in ("one_object", "held_out_pairs") for request in asked[kind])
@@ -56,11 +75,12 @@ def test_prompts_keep_to_the_words_that_are_known():
 
 
 @pytest.mark.parametrize(("right", "n", "low", "high"), [(8, 10, 0.4902, 0.9433), (0, 20, 0.0, 0.1611), (20, 20, 0.8389, 1.0)])
-def test_shares_have_wilsons_interval(right, n, low, high):
+def test_fractions_have_wilsons_interval(right, n, low, high):
     """Values from Wilson's formula as tabulated."""
-    found = share([True] * right + [False] * (n - right))
+    found = fraction([True] * right + [False] * (n - right))
     assert (found.value, found.count) == (right / n, n)
     assert (found.low, found.high) == pytest.approx((low, high), abs=1e-4)
+    assert found.low <= found.value <= found.high
 
 
 def test_means_have_the_normal_interval():
@@ -68,7 +88,8 @@ def test_means_have_the_normal_interval():
     half = 1.959964 * np.sqrt(10 / 3) / 2
     assert (found.value, found.low, found.high) == pytest.approx((3.0, 3.0 - half, 3.0 + half), rel=1e-5)
     assert math.isnan(average([]).value)
-    assert average([]).count == 0
+    assert average([]).count == fraction([]).count == 0
+    assert math.isnan(fraction([]).value)
 
 
 def test_retrieval_counts_the_nearest_caption(model):
@@ -86,27 +107,122 @@ def test_attention_overlap_is_intersection_over_union(model):
     everything = np.ones((128, 128), bool)
     seen = [Seen((SeenThing(name, "red", (0.0, 0.0), where),), "paper", "flat") for name, where in
             (("car", mask), ("car", everything), ("star", mask))]  # fmt: skip
-    assert evaluation.attention_iou(trace, seen[0], "car") == 1.0
-    assert evaluation.attention_iou(trace, seen[1], "car") == pytest.approx(mask.mean())
-    assert evaluation.attention_iou(trace, seen[2], "car") is None
+    assert attention_iou(trace, seen[0], "car") == 1.0
+    assert attention_iou(trace, seen[1], "car") == pytest.approx(mask.mean())
+    assert attention_iou(trace, seen[2], "car") is None
 
 
-def test_every_number_is_there_and_inside_its_interval(model, few):
-    result = evaluate(model, load_judge(), guidance_scale=2.5)
-    assert result.measures.keys() == GOALS.keys()
+def truth(scene):
+    """What a judge without fault would see of a drawn scene."""
+    things = (SeenThing(thing.name, thing.colour, tuple(np.argwhere(thing.mask).mean(0)[::-1]), thing.mask) for thing in scene.objects)
+    return Seen(tuple(things), scene.place, scene.style)
+
+
+class Drawn:
+    """A painter who cannot err: the scenes that the prompts are the captions of, by their captions; `bent` may change them."""
+
+    def __init__(self, words, bent=lambda description: description):
+        grammar, self.scenes = known_grammar(words), {}
+        sources = [
+            (10_000, 1, grammar.taught()),
+            (20_000, 2, grammar.taught()),
+            (30_000, 1, grammar.held_out()),
+            (200_000, 3, WORLD.taught()),
+        ]
+        asked = prompts(words)
+        for (start, objects, grammar), captions in zip(sources, asked.values(), strict=False):
+            for description in describe_in_words(words, HELD_OUT_SEED + start, objects, grammar):
+                if {*captions} <= self.scenes.keys():
+                    break
+                if description.caption in captions:
+                    self.scenes.setdefault(description.caption, draw(bent(description)))
+        self.cases = [Painted(kind, caption, self.scenes[caption].picture, truth(self.scenes[caption]), (0.5,))
+                      for kind, captions in asked.items() for caption in captions]  # fmt: skip
+
+
+def mirrored(description):
+    """The first where the second was, and the other way round."""
+    things = description.things
+    centres = [thing.centre for thing in things][::-1]
+    return replace(description, things=tuple(replace(thing, centre=centre) for thing, centre in zip(things, centres, strict=True)))
+
+
+def recoloured(description):
+    return replace(description, things=tuple(replace(t, colour="pink" if t.colour != "pink" else "black") for t in description.things))
+
+
+@pytest.fixture(scope="module")
+def world():
+    return frozenset(vocabulary(WORLD))
+
+
+def test_what_was_drawn_is_right_in_every_measure(world):
+    found = measures_of_painted(Drawn(world).cases)
+    kinds = [*PROMPTS, "relation", *(f"right_{style}" for style in STYLES)]
+    assert {name: measure.value for name, measure in found.items()} == {**dict.fromkeys(kinds, 1.0), "attention_miou": 0.5}
+    assert found["relation"].count == 80
+    assert found["three_objects"].count == 40
+    assert sum(found[f"right_{style}"].count for style in STYLES) == sum(PROMPTS.values())
+
+
+def test_changed_places_are_wrong_in_the_relation_alone(world):
+    cases = [case for case in Drawn(world, mirrored).cases if case.kind == "two_objects"]
+    found = measures_of_painted(cases)
+    assert found["relation"].value == found["two_objects"].value == 0
+    assert found["relation"].count == 80
+    assert all(case.faults == [f"the {case.request.things[0].name} is not {case.request.relation} the {case.request.things[1].name}"]
+               for case in cases)  # fmt: skip
+
+
+def test_wrong_colours_leave_the_relation_right(world):
+    found = measures_of_painted([case for case in Drawn(world, recoloured).cases if case.kind == "two_objects"])
+    assert found["two_objects"].value == 0
+    assert (found["relation"].value, found["relation"].count) == (1, 80)
+
+
+def test_where_one_thing_is_missing_no_relation_is_counted(world):
+    cases = [replace(case, seen=Seen(case.seen.things[:1], case.seen.place, case.seen.style)) for case in Drawn(world).cases]
+    found = measures_of_painted(cases)
+    assert found["relation"].count == found["two_objects"].value == found["three_objects"].value == 0
+    assert found["one_object"].value == found["held_out_pairs"].value == 1
+
+
+def test_one_style_that_fails_is_seen_by_its_name(world):
+    cases = [replace(case, seen=replace(case.seen, style="flat")) if case.request.style == "line" else case for case in Drawn(world).cases]
+    found = measures_of_painted(cases)
+    assert {style: found[f"right_{style}"].value for style in STYLES} == {"flat": 1, "line": 0, "crayon": 1, "pixel": 1}
+
+
+def test_a_checkpoint_of_one_style_is_not_measured_by_style():
+    found = measures_of_painted(Drawn(frozenset(vocabulary(SMALL_WORLD))).cases)
+    assert [*found] == ["one_object", "two_objects", "held_out_pairs", "attention_miou", "relation"]
+    assert all(found[kind].value == 1 for kind in ("one_object", "two_objects", "held_out_pairs", "relation"))
+
+
+def test_every_number_is_there_and_inside_its_interval(model):
+    judge = load_judge()
+    result = evaluate(model, judge, guidance_scale=2.5, scenes=4, most=2, scales=(1.0, 4.0))
+    assert [*result.measures] == [*GOALS, "relation", "guidance_1", "guidance_4"]
+    assert result.left_out == ("three_objects", "styles")
     for name, measure in result.measures.items():
         assert measure.count == 0 or measure.low <= measure.value <= measure.high or math.isnan(measure.low), name
-    assert [case.kind for case in result.painted] == ["one_object", "two_objects", "two_objects", "held_out_pairs"]
-    for kind in ("one_object", "two_objects", "held_out_pairs"):
+    kinds = ("one_object", "two_objects", "held_out_pairs")
+    assert [case.kind for case in result.painted] == [kind for kind in kinds for _ in range(2)]
+    for kind in kinds:
         cases = [case for case in result.painted if case.kind == kind]
         assert result.measures[kind].value == np.mean([not case.faults for case in cases])
         assert result.measures[kind].count == len(cases)
     case = result.painted[2]
     assert np.array_equal(case.pixels, sdteach.generate(model, case.prompt, guidance_scale=2.5, seed=2).pixels)
     assert result.measures["judge_true"].count == result.measures["judge_shuffled"].count == 8
+    prompt = result.painted[0].prompt  # the only one of four that is painted again, in fewer steps
+    for scale in (1.0, 4.0):
+        seen = judge.look(sdteach.generate(model, prompt, guidance_scale=scale, steps=20).pixels)
+        measure = result.measures[f"guidance_{scale:g}"]
+        assert (measure.value, measure.count) == (float(not faults(seen, read(prompt))), 1)
 
 
-def test_a_checkpoint_without_an_image_tower_is_refused(random_model, few):
+def test_a_checkpoint_without_an_image_tower_is_refused(random_model):
     with pytest.raises(ValueError, match="CLIP's image tower"):
         evaluate(random_model, load_judge())
 

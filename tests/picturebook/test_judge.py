@@ -8,9 +8,21 @@ import torch
 from PIL import Image
 
 from sdteach.picturebook.captions import Request, RequestedThing, read
-from sdteach.picturebook.judge import NAMES, Eyes, Judge, Seen, SeenThing, cut_out, faults, load_judge, share_on_grid
+from sdteach.picturebook.imagining import HELD_OUT_SEED, Description, Thing
+from sdteach.picturebook.judge import (
+    NAMES,
+    Judge,
+    Seen,
+    SeenThing,
+    change_on_grid,
+    cut_out,
+    faults,
+    load_judge,
+    matched,
+    relation_right,
+)
 from sdteach.picturebook.objects import BLOT
-from sdteach.picturebook.scenes import HELD_OUT_SEED, Description, Thing, draw, scene_from_seed
+from sdteach.picturebook.scenes import draw, scene_from_seed
 from sdteach.picturebook.world import OBJECTS, SMALL_WORLD, STYLES, WORLD
 
 
@@ -60,8 +72,21 @@ def test_every_fault_is_named(things, caption, expected):
 def test_a_relation_is_where_the_first_is_seen_from_the_second(direction, centre):
     picture = seen(("car", "red", centre), ("star", "yellow", (60.0, 62.0)))
     for asked in ("left of", "right of", "above", "below"):
-        found = faults(picture, Request((RequestedThing("car"), RequestedThing("star")), asked))
-        assert bool(found) == (asked != direction)
+        request = Request((RequestedThing("car"), RequestedThing("star")), asked)
+        assert bool(faults(picture, request)) == (asked != direction)
+        assert relation_right(picture, request) == (asked == direction)
+
+
+@pytest.mark.parametrize("caption", ["a red car and a yellow star", "a car", "a blue car above a star", "a car above a boat"])
+def test_where_no_direction_is_asked_or_a_thing_is_missing_no_relation_is_judged(caption):
+    assert relation_right(seen(CAR, STAR), read(caption)) is None
+
+
+def test_for_each_thing_that_is_asked_for_one_is_found():
+    red, blue, star = (SeenThing(*thing, np.ones((2, 2), bool)) for thing in (CAR, ("car", "blue", (1.0, 1.0)), STAR))
+    picture = Seen((red, blue, star), "paper", "flat")
+    assert matched(picture, read("a car, a red car and a hat")) == (blue, red, None)
+    assert matched(picture, read("a blue car above a car")) == (blue, red)
 
 
 def test_of_two_alike_the_one_in_the_right_colour_is_taken():
@@ -118,10 +143,10 @@ def test_other_sizes_are_looked_at_too(judge):
 
 def test_pixel_art_changes_on_its_grid_alone():
     for seed in range(5):
-        shares = {style: share_on_grid(scene_from_seed(seed, grammar=replace(WORLD, styles=(style,))).picture) for style in STYLES}
+        shares = {style: change_on_grid(scene_from_seed(seed, grammar=replace(WORLD, styles=(style,))).picture) for style in STYLES}
         assert shares.pop("pixel") == 1
         assert all(share == pytest.approx(1 / 3, abs=0.1) for share in shares.values())
-    assert share_on_grid(np.zeros((16, 16, 3), np.uint8)) == 0
+    assert change_on_grid(np.zeros((16, 16, 3), np.uint8)) == 0
 
 
 @pytest.mark.parametrize("shape", [(100, 128, 3), (128, 72, 3)])
@@ -145,6 +170,6 @@ def test_looking_changes_nothing():
     torch.manual_seed(0)
     picture = scene_from_seed(2).picture
     before = picture.copy()
-    Judge(Eyes()).look(picture)
+    Judge().eval().look(picture)
     assert np.array_equal(picture, before)
     assert len(NAMES) == len(OBJECTS) + 1

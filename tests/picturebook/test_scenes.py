@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdteach.picturebook import scenes
-from sdteach.picturebook.scenes import describe, draw, scene_from_seed
+from sdteach.picturebook.imagining import Description, Thing, describe
+from sdteach.picturebook.scenes import draw, scene_from_seed
 from sdteach.picturebook.world import COLOURS, HELD_OUT_PAIRS, OBJECTS, PLACES, RELATIONS, SIZES, SMALL_WORLD, STYLES, WORLD
 
 FLAT = dataclasses.replace(WORLD, styles=("flat",))
@@ -103,8 +103,8 @@ def test_a_line_drawing_is_paler_than_paint_and_wax_lets_paper_through():
 
 @pytest.mark.parametrize("name", OBJECTS)
 def test_no_two_of_an_object_are_the_same(name):
-    thing = scenes.Thing(name, "blue", "big", (64.0, 64.0), 28.0, 0.0)
-    drawn = {draw(scenes.Description((thing,), "paper", "flat", None, "", seed)).picture.tobytes() for seed in range(6)}
+    thing = Thing(name, "blue", "big", (64.0, 64.0), 28.0, 0.0)
+    drawn = {draw(Description((thing,), "paper", "flat", None, "", seed)).picture.tobytes() for seed in range(6)}
     assert len(drawn) >= 2
 
 
@@ -113,8 +113,8 @@ def test_an_object_wears_its_own_colour(name):
     """Counted by pixels: no other named colour covers as much of the mask as its own, the ink of lines and wheels apart."""
     for seed, colour in enumerate(COLOURS):
         rivals = {named: rgb for named, rgb in COLOURS.items() if named in (colour, *(COLOURS.keys() - {"black"}))}
-        thing = scenes.Thing(name, colour, "big", (64.0, 64.0), 28.0, 0.0)
-        scene = draw(scenes.Description((thing,), "paper", "flat", None, "", seed))
+        thing = Thing(name, colour, "big", (64.0, 64.0), 28.0, 0.0)
+        scene = draw(Description((thing,), "paper", "flat", None, "", seed))
         pixels = scene.picture[scene.objects[0].mask].astype(int)
         share = {named: (np.abs(pixels - rgb).max(1) <= 8).mean() for named, rgb in rivals.items()}
         assert max(share, key=share.get) == colour

@@ -22,7 +22,7 @@ from sdteach.files import damaged_files
 from sdteach.picturebook import training
 from sdteach.picturebook.judge import NAMES
 from sdteach.picturebook.scenes import scene_from_seed
-from sdteach.picturebook.training import PRESETS, Watch, clip, judge, loop, train, unet, vae
+from sdteach.picturebook.training import PRESETS, Watch, autoencoding, contrast, loop, seeing, train, unet
 from sdteach.picturebook.training.data import draw_scenes
 from sdteach.picturebook.training.folder import new_scheduler
 from sdteach.picturebook.training.recipe import Phase
@@ -180,7 +180,7 @@ def test_what_processes_cannot_share_is_refused(tmp_path, monkeypatch):
 def test_the_contrastive_loss_is_clips():
     """Figure 3 of the paper, in numpy."""
     torch.manual_seed(0)
-    objective = clip.ContrastiveObjective().eval()
+    objective = contrast.ContrastiveObjective().eval()
     ids, pictures = torch.randint(0, 49000, (5, 9)), torch.rand(5, 3, 128, 128) * 2 - 1
     ids[:, -1] = 49407
     with torch.no_grad():
@@ -217,12 +217,12 @@ def test_the_denoising_loss_is_weighted_by_min_snr(random_model):
 
 def test_the_reconstruction_loss_is_zero_for_the_truth_alone():
     truth = torch.rand(2, 3, 64, 64) * 2 - 1
-    assert vae.reconstruction_loss(truth, truth).item() == 0
-    assert vae.reconstruction_loss(truth + 0.1, truth).item() == pytest.approx(0.1 + 0.01, rel=1e-3)
+    assert autoencoding.reconstruction_loss(truth, truth).item() == 0
+    assert autoencoding.reconstruction_loss(truth + 0.1, truth).item() == pytest.approx(0.1 + 0.01, rel=1e-3)
     grayed, reddened = truth.clone(), truth.clone()
     grayed += 0.1
     reddened[:, 0] += 0.1
-    assert vae.reconstruction_loss(reddened, truth) > vae.reconstruction_loss(grayed, truth)
+    assert autoencoding.reconstruction_loss(reddened, truth) > autoencoding.reconstruction_loss(grayed, truth)
 
 
 def test_the_flatter_crops_are_thrown_away():
@@ -230,9 +230,9 @@ def test_the_flatter_crops_are_thrown_away():
         pictures = torch.stack([torch.full((128, 128, 3), 9), torch.randint(255, (128, 128, 3))]).to(torch.uint8)
 
     torch.manual_seed(0)
-    crops, noise = vae.crops(Scenes, 40)()
+    crops, noise = autoencoding.crops(Scenes, 40)()
     assert crops.shape == (40, 3, 64, 64)
-    assert noise.shape == vae.new_vae((8,) * 4).encode(crops).latent_dist.mean.shape
+    assert noise.shape == autoencoding.new_vae((8,) * 4).encode(crops).latent_dist.mean.shape
     assert (crops.std(dim=(1, 2, 3)) > 0.1).sum() >= 30
 
 
@@ -257,7 +257,7 @@ def test_a_crop_is_a_piece_of_a_picture():
         pictures = torch.arange(3 * 70 * 66 * 3).reshape(3, 70, 66, 3).remainder(251).to(torch.uint8)
 
     Scenes.pictures = Scenes.pictures[:, :66]
-    crops, _ = vae.crops(Scenes, 4)()
+    crops, _ = autoencoding.crops(Scenes, 4)()
     pixels = ((crops + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
     pieces = [Scenes.pictures[i, y : y + 64, x : x + 64] for i in range(3) for y in range(3) for x in range(3)]
     for crop in pixels:
@@ -270,21 +270,25 @@ def test_ground_is_what_has_the_most_usual_colour():
     picture[:, :, 8, 6] = -0.3  # nearly ground
     expected = torch.zeros(1, 1, 9, 7, dtype=bool)
     expected[:, :, 2:5, 1:4] = True
-    assert torch.equal(vae.off_ground(picture), expected)
+    assert torch.equal(autoencoding.off_ground(picture), expected)
 
 
 def test_the_decoder_learns_alone_and_things_count_four_times(tmp_path):
     torch.manual_seed(2)
-    autoencoder = vae.new_vae((8, 8, 8, 8))
+    autoencoder = autoencoding.new_vae((8, 8, 8, 8))
     before = {name: value.clone() for name, value in autoencoder.state_dict().items()}
     picture = torch.full((1, 3, 16, 16), -0.5)
     picture[:, 0, 3:8, 3:8] = 0.5
-    objective, noise, things = vae.DecodingObjective(autoencoder), torch.randn(1, 4, 2, 2), torch.zeros(1, 1, 16, 16)
+    objective, noise, things = autoencoding.DecodingObjective(autoencoder), torch.randn(1, 4, 2, 2), torch.zeros(1, 1, 16, 16)
     things[:, :, 3:8, 3:9] = 1
     with torch.no_grad():
         posterior = autoencoder.encode(picture).latent_dist
         guess = autoencoder.decode(posterior.mean + posterior.std * noise).sample
-        found = objective(picture, noise, things) - vae.reconstruction_loss(guess, picture) - 2 * vae.thing_loss(guess, picture, things)
+        found = (
+            objective(picture, noise, things)
+            - autoencoding.reconstruction_loss(guess, picture)
+            - 2 * autoencoding.thing_loss(guess, picture, things)
+        )
     error = (guess - picture).abs()
     assert found.item() == pytest.approx((error.mean() + 3 * error[:, :, 3:8, 3:8].sum() / error.numel()).item(), rel=1e-4)
     loop.fit(objective, lambda: lambda: (picture, noise, things), PHASE, tmp_path, 7, Accelerator(cpu=True))
@@ -297,21 +301,21 @@ def test_a_small_thing_counts_as_much_as_a_large_one():
     things = torch.zeros(2, 1, 64, 48, dtype=torch.uint8)
     things[0, :, 4:10, 5:12], things[0, :, 30:60, 8:40], things[1, :, 4:9, 5:10] = 1, 2, 1  # the last is of 25 pixels: too small
     truth = torch.rand(2, 3, 64, 48) * 2 - 1
-    assert vae.thing_loss(truth, truth, things).item() == 0
+    assert autoencoding.thing_loss(truth, truth, things).item() == 0
     off = torch.tensor([0.3, -0.1, 0.2])[:, None, None]
     guess = truth.clone()
     guess[0, :, 4:10, 5:12] += off
     colour = (0.3 + 0.1 + 0.2 + abs(0.3 - -0.1) + abs((0.3 - 0.1) / 2 - 0.2)) / 5
-    assert vae.thing_loss(guess, truth, things).item() == pytest.approx((0.2 * 42 / (10 * 11) + colour) / 2, rel=1e-4)
+    assert autoencoding.thing_loss(guess, truth, things).item() == pytest.approx((0.2 * 42 / (10 * 11) + colour) / 2, rel=1e-4)
     guess = truth.clone()
     guess[0, :, 30:60, 8:40] += off
-    assert vae.thing_loss(guess, truth, things).item() == pytest.approx((0.2 * 960 / (34 * 36) + colour) / 2, rel=1e-4)
+    assert autoencoding.thing_loss(guess, truth, things).item() == pytest.approx((0.2 * 960 / (34 * 36) + colour) / 2, rel=1e-4)
     guess = truth.clone()
     guess[1] += off
-    assert vae.thing_loss(guess, truth, things).item() == 0
+    assert autoencoding.thing_loss(guess, truth, things).item() == 0
     guess = truth.clone()
     guess[0, :, 10:12, 5:12] -= 0.5  # the ground just below the small thing: its outline, not its colour
-    assert vae.thing_loss(guess, truth, things).item() == pytest.approx(0.5 * 14 / 110 / 2, rel=1e-4)
+    assert autoencoding.thing_loss(guess, truth, things).item() == pytest.approx(0.5 * 14 / 110 / 2, rel=1e-4)
 
 
 def test_crops_of_things_show_things_and_say_which():
@@ -321,7 +325,7 @@ def test_crops_of_things_show_things_and_say_which():
 
     Scenes.pictures = torch.stack([80 * Scenes.things, *torch.randint(255, (2, 40, 128, 128))], -1).to(torch.uint8)
     torch.manual_seed(0)
-    crops, noise, things = vae.crops_of_things(Scenes, 40)()
+    crops, noise, things = autoencoding.crops_of_things(Scenes, 40)()
     assert crops.shape == (40, 3, 64, 64)
     assert noise.shape == (40, 4, 8, 8)
     assert torch.equal(((crops[:, :1] + 1) * 127.5).round().to(torch.uint8), 80 * things)
@@ -361,11 +365,11 @@ def test_guided_by_the_usual_scale_it_says_what_its_teacher_says_guided_by_the_b
 def test_what_the_judge_learns_from_is_the_truth():
     blots = 0
     for seed in range(30):
-        drawn, picture, things, colours, place, style, boxes, names = judge.sight(seed)
+        drawn, picture, things, colours, place, style, boxes, names = seeing.sight(seed)
         scene = scene_from_seed(seed)
         assert drawn.shape == picture.shape == (128, 128, 3)
         assert (place, style) == (WORLD.places.index(scene.place), WORLD.styles.index(scene.style))
-        assert np.array_equal(things, colours != judge.UNKNOWN)
+        assert np.array_equal(things, colours != seeing.UNKNOWN)
         assert len(boxes) == len(names) == len(scene.objects)
         if "blot" in (NAMES[name] for name in names):  # drawn with other strokes than the scene of this seed
             blots += 1
@@ -380,13 +384,13 @@ def test_what_the_judge_learns_from_is_the_truth():
     assert 2 <= blots <= 12
 
 
-def test_a_worn_picture_is_still_the_picture():
+def test_a_degraded_picture_is_still_the_picture():
     picture = scene_from_seed(3).picture
-    worn = [judge.worn(np.random.default_rng(seed), picture) for seed in range(40)]
-    errors = [np.abs(other.astype(int) - picture).mean() for other in worn]
+    degraded = [seeing.degrade(np.random.default_rng(seed), picture) for seed in range(40)]
+    errors = [np.abs(other.astype(int) - picture).mean() for other in degraded]
     assert min(errors) > 1
     assert max(errors) < 25
-    assert len({other.tobytes() for other in worn}) == 40
+    assert len({other.tobytes() for other in degraded}) == 40
 
 
 def test_drawn_scenes_are_the_seeds_own_and_drawn_once(tmp_path):

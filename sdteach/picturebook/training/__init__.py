@@ -19,8 +19,10 @@ from transformers import CLIPTokenizer
 
 from ...model import StableDiffusion
 from ...pipeline import generate
-from ..scenes import HELD_OUT_SEED
-from . import clip, judge, unet, vae
+from ..imagining import HELD_OUT_SEED
+from . import autoencoding as vae
+from . import contrast as clip
+from . import seeing, unet
 from .data import DrawnScenes, draw_scenes, to_tensor
 from .folder import new_scheduler, pack
 from .loop import fit, load_averaged
@@ -189,8 +191,8 @@ def _pack(workshop):
 def _judge(workshop):
     if (processes := workshop.accelerator.num_processes) > 1:  # its losses are means over things, of which rows have one or more
         raise ValueError(f"expected one process for the judge, got {processes}; train it without accelerate launch")
-    seeing = workshop.run("judge", judge.SeeingObjective, partial(judge.sights, autoencoder=workshop.autoencoder())).cpu()
-    save_model(seeing.eyes.half(), workshop.work / "judge" / "judge.safetensors")
+    judge = workshop.run("judge", seeing.SeeingObjective, partial(seeing.judge_batches, autoencoder=workshop.autoencoder())).cpu()
+    save_model(judge.eyes.half(), workshop.work / "judge" / "judge.safetensors")
 
 
 STAGES = {

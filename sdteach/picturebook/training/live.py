@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import count, islice
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,9 +14,10 @@ from torch import Tensor, nn
 from ...model import StableDiffusion
 from ...text_encoder import encode_text
 from ..captions import read
-from ..scenes import Description, Thing, describe, draw
+from ..imagining import Description, Thing
+from ..scenes import draw, scenes_in_words
 from ..world import Grammar
-from . import clip
+from .contrast import nearest
 from .data import DrawnScenes, to_tensor
 from .folder import new_scheduler
 
@@ -99,7 +99,7 @@ def denoised_points(denoiser: nn.Module, number: int, steps: int = 25, seed: int
         for timestep in sampler.timesteps:
             points = sampler.step(denoiser(points, timestep).sample, timestep, points).prev_sample
             seen.append(points)
-    return [one.flatten(1) for one in seen]
+    return [points.flatten(1) for points in seen]
 
 
 def some_of(points: Tensor, number: int) -> tuple[Tensor, None, Tensor, Tensor]:
@@ -111,8 +111,7 @@ def some_of(points: Tensor, number: int) -> tuple[Tensor, None, Tensor, Tensor]:
 def some_scenes(words: frozenset[str], grammar: Grammar, number: int, first_seed: int = 0, canvas: int = 128,
                 objects: int | None = None) -> DrawnScenes:  # fmt: skip
     """So many scenes from a seed on, drawn now, whose captions need no other words."""
-    imagined = (describe(seed, canvas, objects, grammar) for seed in count(first_seed))
-    drawn = [draw(scene) for scene in islice((one for one in imagined if {*one.caption.replace(",", "").split()} <= words), number)]
+    drawn = scenes_in_words(words, number, first_seed, grammar, objects, canvas)
     pictures, things = (torch.from_numpy(np.stack([getattr(scene, what) for scene in drawn])) for what in ("picture", "things"))
     return DrawnScenes(pictures, [scene.caption for scene in drawn], things)
 
@@ -124,20 +123,19 @@ def agreement(towers: nn.Module, tokenizer, scenes: DrawnScenes) -> dict[str, fl
     Of places only those count that the picture's own caption says.
     """
     ids = tokenizer(scenes.captions, padding="longest", return_tensors="pt").input_ids
-    wanted = [read(caption) for caption in scenes.captions]
-    told = [wanted[index] for index in clip.nearest(towers, ids, to_tensor(scenes.pictures)).tolist()]
-    pairs = list(zip(wanted, told, strict=True))
-    right = {
-        "place": [one.place == other.place for one, other in pairs if one.place],
-        "colours": [_each(one, "colour") == _each(other, "colour") for one, other in pairs],
-        "objects": [_each(one, "name") == _each(other, "name") for one, other in pairs],
-        "the caption": [one == other for one, other in pairs],
+    requests = [read(caption) for caption in scenes.captions]
+    pairs = [(requests[own], requests[found]) for own, found in enumerate(nearest(towers, ids, to_tensor(scenes.pictures)).tolist())]
+    same = {
+        "place": [own.place == found.place for own, found in pairs if own.place],
+        "colours": [_each(own, "colour") == _each(found, "colour") for own, found in pairs],
+        "objects": [_each(own, "name") == _each(found, "name") for own, found in pairs],
+        "the caption": [own == found for own, found in pairs],
     }
-    return {name: float(np.mean(hits)) for name, hits in right.items()}
+    return {name: float(np.mean(hits)) for name, hits in same.items()}
 
 
-def _each(request, what):
-    return sorted(str(getattr(thing, what)) for thing in request.things)
+def _each(request, attribute):
+    return sorted(str(getattr(thing, attribute)) for thing in request.things)
 
 
 @torch.no_grad()

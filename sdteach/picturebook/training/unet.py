@@ -7,7 +7,7 @@ from diffusers.training_utils import compute_snr
 from torch import nn
 from tqdm.auto import tqdm
 
-from .clip import WIDTH
+from .contrast import WIDTH
 from .data import to_tensor
 from .folder import new_scheduler
 

@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 import sdteach
-from sdteach.picturebook import task_truth
+from sdteach import picturebook
 from sdteach.picturebook.captions import read
-from sdteach.picturebook.evaluation import psnr
+from sdteach.picturebook.evaluation import other_tasks, psnr, reading
 from sdteach.picturebook.judge import Judge, Seen, SeenThing, load_judge
 from sdteach.picturebook.world import HELD_OUT_PAIRS, RELATIONS
 
@@ -18,24 +18,24 @@ def judge() -> Judge:
 
 
 def test_the_scenes_are_held_out_and_in_the_checkpoints_words(model):
-    scenes = task_truth.scenes_for(model, 7)
+    scenes = other_tasks.scenes_for(model, 7)
     assert len({scene.caption for scene in scenes}) > 1
     assert all({*scene.caption.replace(",", "").split()} <= model.vocabulary for scene in scenes)
 
 
 def test_shrinking_takes_the_mean_of_each_square(model):
-    scene = task_truth.scenes_for(model, 1)[0]
+    scene = other_tasks.scenes_for(model, 1)[0]
     wanted = scene.picture.reshape(32, 4, 32, 4, 3).mean((1, 3))
-    assert np.abs(np.asarray(task_truth.shrunk(scene), float) - wanted).max() <= 0.5 + 1e-9
+    assert np.abs(np.asarray(other_tasks.shrunk(scene), float) - wanted).max() <= 0.5 + 1e-9
 
 
 def test_enlarging_is_scored_against_the_drawn_scene(model):
-    scenes = task_truth.scenes_for(model, 2)
-    measures = task_truth.enlarging_truth(model, scenes)
-    shown = [task_truth.enlarged(model, scene, seed) for seed, scene in enumerate(scenes)]
+    scenes = other_tasks.scenes_for(model, 2)
+    measures = other_tasks.enlarging_truth(model, scenes)
+    shown = [other_tasks.enlarged(model, scene, seed) for seed, scene in enumerate(scenes)]
     for way, measure in measures.items():
         assert measure.value == pytest.approx(np.mean([psnr(s.picture, np.asarray(p[way])) for s, p in zip(scenes, shown, strict=True)]))
-    small = task_truth.shrunk(scenes[0]).resize((128, 128), Image.Resampling.BICUBIC)
+    small = other_tasks.shrunk(scenes[0]).resize((128, 128), Image.Resampling.BICUBIC)
     assert np.array_equal(np.asarray(shown[0]["bicubic"]), np.asarray(small))
     assert measures["bicubic"].value < measures["loop, pixels put back"].value
     assert measures["loop"].value < measures["ceiling"].value
@@ -43,7 +43,7 @@ def test_enlarging_is_scored_against_the_drawn_scene(model):
 
 @pytest.mark.parametrize("objects", [1, 2])
 def test_layouts_have_a_box_for_each_thing_that_fits_the_caption(model, objects):
-    for layout in task_truth.layouts(model, 12, objects):
+    for layout in other_tasks.layouts(model, 12, objects):
         request = read(layout.caption)
         assert [*layout.boxes] == [thing.name for thing in request.things]
         assert all((thing.colour, thing.name) not in HELD_OUT_PAIRS for thing in request.things)
@@ -65,14 +65,22 @@ def seen(left, top, right, bottom):
     ((32, 64, 64, 96), 1.0), ((32, 64, 48, 96), 0.5), ((48, 64, 80, 96), 1 / 3), ((96, 0, 128, 32), 0.0),
 ])  # fmt: skip
 def test_the_overlap_is_that_of_two_boxes(thing, wanted):
-    assert task_truth.in_box(seen(*thing), "car", (0.25, 0.5, 0.5, 0.75)) == pytest.approx(wanted)
-    assert task_truth.in_box(seen(*thing), "boat", (0.25, 0.5, 0.5, 0.75)) == 0.0
+    assert other_tasks.in_box(seen(*thing), "car", (0.25, 0.5, 0.5, 0.75)) == pytest.approx(wanted)
+    assert other_tasks.in_box(seen(*thing), "boat", (0.25, 0.5, 0.5, 0.75)) == 0.0
 
 
 def test_the_layout_leads_and_without_it_the_run_is_free(model, judge):
-    cases = task_truth.layouts(model, 5, 1)
-    free = task_truth.laid_out(model, cases[0], 3, False, steps=4)
+    cases = other_tasks.layouts(model, 5, 1)
+    free = other_tasks.laid_out(model, cases[0], 3, False, steps=4)
     assert np.array_equal(np.asarray(free), sdteach.generate(model, cases[0].caption, steps=4, seed=3, collect=()).pixels)
-    measures = task_truth.layout_truth(model, judge, cases, steps=15)
+    measures = other_tasks.layout_truth(model, judge, cases, steps=15)
     assert measures["free"]["overlap"].count == measures["led"]["found"].count == 5
     assert measures["led"]["overlap"].value > measures["free"]["overlap"].value + 0.1
+
+
+@pytest.mark.parametrize(("old", "new"), [("attention_truth", reading), ("task_truth", other_tasks)])
+def test_the_names_of_the_version_before_still_lead_there(old, new):
+    with pytest.warns(DeprecationWarning, match="is now sdteach.picturebook.evaluation"):
+        assert getattr(picturebook, old) is new
+    with pytest.raises(AttributeError, match="nowhere"):
+        _ = picturebook.nowhere

@@ -8,23 +8,25 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..model import StableDiffusion
-from ..pictures import Box, back_projected, box_mask
-from ..pipeline import generate
-from ..tokenizer import tokenize
-from .captions import known_grammar, read, vocabulary
-from .evaluation import Measure, average, copied, in_words, iou, psnr, says_all, word_for
-from .judge import Judge, Seen
-from .scenes import Scene, draw
-from .world import RELATIONS, WORLD
+from ...model import StableDiffusion
+from ...pictures import Box, back_projected, box_mask, psnr
+from ...pipeline import generate
+from ...tokenizer import tokenize
+from ..captions import known_grammar, read
+from ..imagining import HELD_OUT_SEED
+from ..judge import Judge, Seen
+from ..scenes import Scene, box_of, scenes_in_words
+from ..world import RELATIONS
+from .measures import Measure, average, copied, iou, word_for
+from .prompts import full_captions, known_words
 
 STEPS, GUIDANCE = 20, 2.0  # of the enlarging
 
 
 def scenes_for(model: StableDiffusion, number: int) -> list[Scene]:
     """Scenes that were never trained on, in the checkpoint's words."""
-    words = model.vocabulary or frozenset(vocabulary(WORLD))
-    return [draw(description) for description in islice(in_words(words, 80_000, None, known_grammar(words)), number)]
+    words = known_words(model)
+    return scenes_in_words(words, number, HELD_OUT_SEED + 80_000, known_grammar(words))
 
 
 def shrunk(scene: Scene, factor: int = 4) -> Image.Image:
@@ -64,10 +66,9 @@ class Layout:
 
 def layouts(model: StableDiffusion, number: int, objects: int) -> list[Layout]:
     """Captions of one object with a box somewhere, or of two with boxes that fit their relation."""
-    words = model.vocabulary or frozenset(vocabulary(WORLD))
-    captions = (description.caption for description in in_words(words, 90_000 + 10_000 * objects, objects, known_grammar(words).taught()))
-    rng = np.random.default_rng(objects)
-    return [Layout(caption, _boxes(rng, caption)) for caption in islice(filter(says_all, captions), number)]
+    words, rng = known_words(model), np.random.default_rng(objects)
+    captions = full_captions(words, 90_000 + 10_000 * objects, objects, known_grammar(words).taught())
+    return [Layout(caption, _boxes(rng, caption)) for caption in islice(captions, number)]
 
 
 def _boxes(rng, caption):
@@ -93,21 +94,18 @@ def in_box(seen: Seen, name: str, box: Box) -> float:
     thing = seen.find(name)
     if thing is None:
         return 0.0
-    return iou(np.outer(_between_ends(thing.mask.any(1)), _between_ends(thing.mask.any(0))), box_mask(box, *thing.mask.shape))
-
-
-def _between_ends(hit):
-    """True from the first True to the last."""
-    return np.maximum.accumulate(hit) & np.maximum.accumulate(hit[::-1])[::-1]
+    around, (left, top, right, bottom) = np.zeros_like(thing.mask), box_of(thing.mask)
+    around[top:bottom, left:right] = True
+    return iou(around, box_mask(box, *around.shape))
 
 
 def layout_truth(model: StableDiffusion, judge: Judge, cases: Sequence[Layout], steps: int = 25) -> dict[str, dict[str, Measure]]:
     """How well things lie in their boxes (`in_box`), and how many of them were found: with the layout and without."""
-    found = {}
+    overlaps, hits = {}, {}
     for seed, case in enumerate(tqdm(cases, "laying out")):
         for way, led in (("free", False), ("led", True)):
             seen = judge.look(np.asarray(laid_out(model, case, seed, led, steps=steps)))
             for name, box in case.boxes.items():
-                found.setdefault(way, []).append((in_box(seen, name, box), seen.find(name) is not None))
-    return {way: {"overlap": average([one for one, _ in pairs]), "found": average([float(two) for _, two in pairs])}
-            for way, pairs in found.items()}  # fmt: skip
+                overlaps.setdefault(way, []).append(in_box(seen, name, box))
+                hits.setdefault(way, []).append(float(seen.find(name) is not None))
+    return {way: {"overlap": average(overlaps[way]), "found": average(hits[way])} for way in overlaps}

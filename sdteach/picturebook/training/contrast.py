@@ -71,5 +71,5 @@ def nearest(towers, ids, pictures) -> torch.Tensor:
 
 
 def top1(objective, ids, pictures) -> float:
-    """Share of pictures whose own caption is the nearest of all."""
+    """The fraction of pictures whose own caption is the nearest of all."""
     return (nearest(objective, ids, pictures) == torch.arange(len(ids))).float().mean().item()

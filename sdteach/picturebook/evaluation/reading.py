@@ -16,21 +16,23 @@ from jaxtyping import Float32
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..edits import layout_kept, masked_out
-from ..files import data_folder
-from ..model import StableDiffusion, fingerprint
-from ..pipeline import denoise, generate
-from ..records import Tokens, by_area, heat_map, over_text
-from ..schedule import add_noise
-from ..text_encoder import encode_text
-from ..trace import Trace
-from ..unet import UNetStep, unet_step
-from ..vae import image_to_latents, latents_to_image
-from .captions import COLOUR_WORDS, known_grammar, read, vocabulary
-from .evaluation import HEAT, Measure, average, in_words, iou, overlap, says_all, share, word_for
-from .judge import Judge
-from .scenes import draw
-from .world import COLOURS, WORLD
+from ...edits import layout_kept, masked_out
+from ...files import data_folder
+from ...model import StableDiffusion, fingerprint
+from ...pipeline import DenoisingStep, denoise, generate
+from ...records import Tokens, by_area, heat_map, over_text
+from ...schedule import add_noise
+from ...text_encoder import encode_text
+from ...trace import Trace
+from ...unet import UNetStep, unet_step
+from ...vae import image_to_latents, latents_to_image
+from ..captions import IDEAS, known_grammar, read
+from ..imagining import HELD_OUT_SEED
+from ..judge import Judge, SeenThing
+from ..scenes import scenes_in_words
+from ..world import COLOURS
+from .measures import HEAT, Measure, average, fraction, iou, overlap, word_for
+from .prompts import full_captions, known_words
 
 STEPS = 25
 DRAWN, CHOOSING, REPORTING, CAUSAL = 60, 60, 100, 50  # scenes and prompts
@@ -82,20 +84,20 @@ class AttentionTruth:
 
 def attention_truth(model: StableDiffusion, judge: Judge, guidance_scale: float = 7.5) -> AttentionTruth:
     """Measure a picturebook's cross-attention: six minutes on two cores."""
-    words = model.vocabulary or frozenset(vocabulary(WORLD))
+    words = known_words(model)
     layers, drawn, things = drawn_overlaps(model, words)
     aggregations, by_layer = choose(*(painted_overlaps(model, judge, guidance_scale, _captions(words, start, count), start)
                                       for start, count in ((40_000, CHOOSING), (60_000, REPORTING))))  # fmt: skip
     cases = [*interventions(model, judge, guidance_scale, words)]
-    gone = {name: share([case.gone[name] for case in cases]) for name in cases[0].gone}
-    difference = average([float(case.gone["word and later"]) - case.gone["control"] for case in cases])
     swaps = {name: [case.swapped[name] for case in cases] for name in cases[0].swapped}
     return AttentionTruth(
         fingerprint(model.unet), layers, drawn, things, aggregations, by_layer,
-        max(aggregations, key=lambda name: aggregations[name].chosen_on.value), gone, difference,
+        max(aggregations, key=lambda name: aggregations[name].chosen_on.value),
+        {name: fraction([case.gone[name] for case in cases]) for name in cases[0].gone},
+        average([float(case.gone["word and later"]) - case.gone["control"] for case in cases]),
         {name: average([same for same, _ in found]) for name, found in swaps.items()},
-        {name: share([same >= 0.5 for same, _ in found]) for name, found in swaps.items()},
-        {name: share([changed for _, changed in found]) for name, found in swaps.items()},
+        {name: fraction([same >= 0.5 for same, _ in found]) for name, found in swaps.items()},
+        {name: fraction([changed for _, changed in found]) for name, found in swaps.items()},
     )  # fmt: skip
 
 
@@ -108,44 +110,39 @@ def _rounded(items):
     return {name: round(value, 4) if isinstance(value, float) else value for name, value in items}
 
 
-def from_plain(told: dict) -> AttentionTruth:
-    """What `as_plain` told, as it was. Raises TypeError or KeyError for anything else."""
-    measured = {name: _measures(value) for name, value in told.items()}
-    return AttentionTruth(**measured | {"layers": tuple(told["layers"]), "drawn": np.array(told["drawn"], np.float32)})
+def from_json(text: str) -> AttentionTruth:
+    """What `as_plain` made plain, from its JSON. Raises TypeError or KeyError for anything else."""
+    plain = json.loads(text, object_hook=_measured)
+    return AttentionTruth(**plain | {"layers": tuple(plain["layers"]), "drawn": np.array(plain["drawn"], np.float32)})
+
+
+def _measured(plain):
+    """A Measure or Aggregated in place of its names and numbers."""
+    kind = {"value": Measure, "threshold": Aggregated}.get(next(iter(plain), None), dict)
+    return kind(**plain)
 
 
 def shipped() -> AttentionTruth:
     """What was measured on the embedded checkpoint, as the project ships it; the lessons quote it."""
-    return from_plain(json.loads((data_folder("assets") / "attention.json").read_text("utf-8")))
-
-
-def _measures(value):
-    """Every Measure and Aggregated within again in place of its names and numbers."""
-    if not isinstance(value, dict):
-        return value
-    within = {name: _measures(item) for name, item in value.items()}
-    kind = {"value": Measure, "threshold": Aggregated}.get(next(iter(within), None))
-    return kind(**within) if kind else within
+    return from_json((data_folder("assets") / "attention.json").read_text("utf-8"))
 
 
 def drawn_overlaps(model: StableDiffusion, words: frozenset[str]) -> tuple[tuple[str, ...], Float32[np.ndarray, "layers timesteps"], int]:
     """The overlap of every object's word with its drawn mask, on scenes noised to each timestep: by layer, and all by area."""
-    scenes = [draw(description) for description in islice(in_words(words, 70_000, None, known_grammar(words)), DRAWN)]
-    scores = {}
+    scenes, scores = scenes_in_words(words, DRAWN, HELD_OUT_SEED + 70_000, known_grammar(words)), {}
     for seed, scene in enumerate(tqdm(scenes, "reading drawn scenes")):
-        latents, text = image_to_latents(model, Image.fromarray(scene.picture)).mean, encode_text(model, scene.caption)
+        latents, text = image_to_latents(model, scene.image).mean, encode_text(model, scene.caption)
         noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)).to(latents)
-        for timestep in TIMESTEPS:
+        for column, timestep in enumerate(TIMESTEPS):
             step = unet_step(model, add_noise(model, latents, noise, timestep), timestep, text, guidance_scale=1.0)
             maps = _padding_summed(step, text.tokens.end)
             for thing in scene.objects:
                 places = text.tokens.places(word_for(text.tokens, thing.name))
-                weights = {layer: {layer: 1.0} for layer in maps} | {"all layers, by area": by_area(maps)}
-                for row, weight in weights.items():
-                    heat = heat_map([maps], places, *latents.shape[2:], weight)
-                    scores.setdefault(row, {}).setdefault(timestep, []).append(overlap(heat, thing.mask, HEAT))
-    table = np.array([[np.mean(by_time[timestep]) for timestep in TIMESTEPS] for by_time in scores.values()], np.float32)
-    return tuple(scores), table, len(next(iter(scores.values()))[TIMESTEPS[0]])
+                for row, weights in ({layer: {layer: 1.0} for layer in maps} | {"all layers, by area": by_area(maps)}).items():
+                    heat = heat_map([maps], places, *latents.shape[2:], weights)
+                    scores.setdefault(row, [[] for _ in TIMESTEPS])[column].append(overlap(heat, thing.mask, HEAT))
+    table = np.array([*scores.values()])  # layers, timesteps, things
+    return tuple(scores), table.mean(2).astype(np.float32), table.shape[2]
 
 
 def heat_of(step: UNetStep, tokens: Tokens, name: str) -> Float32[np.ndarray, "_ _"]:
@@ -162,9 +159,8 @@ def _padding_summed(step, end):
 
 def _captions(words, start, count):
     """Half of them of one object, half of two in a relation, every colour said."""
-    grammar = known_grammar(words)
-    of = [filter(says_all, (scene.caption for scene in in_words(words, start + 5_000 * objects, objects, grammar))) for objects in (1, 2)]
-    return [*islice(of[0], count - count // 2), *islice(of[1], count // 2)]
+    one, two = (full_captions(words, start + 5_000 * objects, objects, known_grammar(words)) for objects in (1, 2))
+    return [*islice(one, count - count // 2), *islice(two, count // 2)]
 
 
 def painted_overlaps(
@@ -181,20 +177,17 @@ def painted_overlaps(
                 continue
             places = trace.tokens.places(word_for(trace.tokens, name))
             heats = {way: aggregated(trace, places, *options) for way, options in AGGREGATIONS.items()}
-            heats |= {layer: _of_layer(trace, places, layer) for layer in trace.steps[0].attention}
+            for layer in trace.steps[0].attention:
+                heats[layer] = aggregated(trace, places, over_text, lambda _, layer=layer: {layer: 1.0}, 0.5, Image.Resampling.BILINEAR)
             for way, heat in heats.items():
                 scores.setdefault(way, []).append([overlap(heat, thing.mask, threshold) for threshold in THRESHOLDS])
     return scores
 
 
 def aggregated(trace: Trace, places: tuple[int, ...], view, weigh, since: float, resample) -> Float32[np.ndarray, "_ _"]:
-    """All maps of a run as one, from a share of the run on."""
+    """All maps of a run as one, from a fraction 0..1 of the run on."""
     maps = [step.attention for step in trace.steps[int(since * len(trace.steps)) :]]
     return heat_map(maps, places, *trace.final_latents.shape[2:], weigh(maps[0]), view, resample)
-
-
-def _of_layer(trace, places, layer):
-    return aggregated(trace, places, over_text, lambda _: {layer: 1.0}, 0.5, Image.Resampling.BILINEAR)
 
 
 def choose(
@@ -225,48 +218,52 @@ class Case:
 
 def interventions(model: StableDiffusion, judge: Judge, guidance_scale: float, words: frozenset[str]) -> Iterator[Case]:
     """Paint prompts of one object until `CAUSAL` of them show it; then each again, with words hidden and with another colour."""
-    captions = filter(says_all, (scene.caption for scene in in_words(words, 80_000, 1, known_grammar(words))))
+    captions = full_captions(words, 80_000, 1, known_grammar(words))
     colours = [colour for colour in COLOURS if colour in words]
     with tqdm(total=CAUSAL, desc="hiding and swapping words") as bar:
         for seed, caption in enumerate(captions):
             steps = [*denoise(model, caption, steps=STEPS, guidance_scale=guidance_scale, seed=seed)]
-            asked = read(caption).things[0]
-            thing = judge.look(np.asarray(latents_to_image(model, steps[-1].next_latents))).find(asked.name)
-            if thing is None or thing.colour != asked.colour:
+            wanted = read(caption).things[0]
+            thing = judge.look(np.asarray(latents_to_image(model, steps[-1].next_latents))).find(wanted.name)
+            if thing is None or thing.colour != wanted.colour:
                 continue
-            yield _case(model, judge, guidance_scale, caption, seed, steps, thing, colours)
+            yield case(model, judge, guidance_scale, caption, seed, steps, thing, colours)
             bar.update()
             if bar.n == CAUSAL:
                 return
 
 
-def _case(model, judge, guidance_scale, caption, seed, steps, thing, colours):
+def case(
+    model: StableDiffusion, judge: Judge, guidance_scale: float, caption: str, seed: int, steps: Sequence[DenoisingStep], thing: SeenThing,
+    colours: Sequence[str],
+) -> Case:  # fmt: skip
+    """A run of `denoise` again, with the word of its thing hidden where the thing was, and with another of the `colours`."""
+
     def paint(prompt):
         run = generate(model, prompt, steps=STEPS, guidance_scale=guidance_scale, seed=seed, collect=())
         return judge.look(run.pixels).find(thing.name)
 
     tokens = steps[0].text.tokens
     word = tokens.places(word_for(tokens, thing.name))
-    hidden = {"word": word, "word and later": range(word[0], len(tokens.ids)), "control": tokens.places(0)}
-    gone = {}
-    for name, places in hidden.items():
+    gone, swapped = {}, {}
+    for name, places in {"word": word, "word and later": range(word[0], len(tokens.ids)), "control": tokens.places(0)}.items():
         with masked_out(model, places, thing.mask):
             gone[name] = paint(caption) is None
     other = colours[(colours.index(thing.colour) + 1 + seed % (len(colours) - 1)) % len(colours)]
-    request, swapped = _with_colour(caption, thing.colour, other), {}
+    recoloured = with_colour(caption, other)
     with layout_kept(model, [step.attention_heads for step in steps]):
-        swapped["kept"] = _compared(thing, paint(request), other)
-    swapped["free"] = _compared(thing, paint(request), other)
+        swapped["kept"] = _compared(thing, paint(recoloured), other)
+    swapped["free"] = _compared(thing, paint(recoloured), other)
     return Case(caption, gone, swapped)
 
 
-def _with_colour(caption, colour, other):
-    """The caption with another colour, word for word."""
+def with_colour(caption: str, colour: str) -> str:
+    """The caption of one object with another colour word, word for word."""
     words = caption.split(" ")
-    at = next(index for index, word in enumerate(words) if word in COLOUR_WORDS[colour])
-    words[at] = other
+    at = next(index for index, word in enumerate(words) if word in IDEAS["colours"])
+    words[at] = colour
     if words[at - 1] in ("a", "an"):
-        words[at - 1] = "an" if other[0] in "aeiou" else "a"
+        words[at - 1] = "an" if colour[0] in "aeiou" else "a"
     return " ".join(words)
 
 

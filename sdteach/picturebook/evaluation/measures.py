@@ -1,0 +1,87 @@
+"""Numbers with their 95 % intervals, and what they are made of: copies, overlaps, retrieval."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32
+from PIL import Image
+from tqdm.auto import tqdm
+
+from ...model import StableDiffusion
+from ...records import Tokens
+from ...text_encoder import encode_text, image_features
+from ...trace import Trace
+from ...vae import copies
+from ...vectors import cosine_similarity
+from ..captions import WORDS
+from ..judge import Seen
+from ..scenes import Scene
+
+HEAT = 0.35  # a word was read wherever its heat map (0..1) is above this; chosen by `reading`
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The mean, or the fraction, of `count` cases and its 95 % interval; not a number where there was no case."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+
+def fraction(right: Sequence[bool]) -> Measure:
+    """How many are right, 0..1, and its interval (Wilson, 1927)."""
+    from scipy.stats import binomtest  # a second of a cold start: only those who measure wait for it
+
+    if not right:
+        return average(right)
+    interval = binomtest(sum(right), len(right)).proportion_ci(method="wilson")
+    return Measure(sum(right) / len(right), float(interval.low), float(interval.high), len(right))
+
+
+def average(values: Sequence[float]) -> Measure:
+    """A mean and its normal interval."""
+    n = len(values)
+    mean = float(np.mean(values)) if n else float("nan")
+    half = float(NormalDist().inv_cdf(0.975) * np.std(values, ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
+    return Measure(mean, mean - half, mean + half, n)
+
+
+def copied(model: StableDiffusion, picture: np.ndarray) -> np.ndarray:
+    """A picture (height, width, 3), uint8, through the VAE and back."""
+    return np.asarray(copies(model.vae, [Image.fromarray(picture)])[0])
+
+
+def retrieved(model: StableDiffusion, scenes: Sequence[Scene]) -> list[bool]:
+    """For every scene, whether its caption is the one that CLIP finds nearest to its picture."""
+    captions = [scene.caption for scene in scenes]
+    images = torch.stack([image_features(model, scene.image) for scene in tqdm(scenes, "CLIP looks")])
+    texts = torch.stack([encode_text(model, caption).projected for caption in tqdm(captions, "CLIP reads")])
+    nearest = cosine_similarity(images, texts).argmax(1).tolist()
+    return [captions[found] == caption for found, caption in zip(nearest, captions, strict=True)]
+
+
+def attention_iou(trace: Trace, seen: Seen, name: str) -> float | None:
+    """Overlap (intersection over union) of where the word for an object was read and where it is; None if it is not there."""
+    thing = seen.find(name)
+    return None if thing is None else overlap(trace.heat_map(word_for(trace.tokens, name)), thing.mask, HEAT)
+
+
+def word_for(tokens: Tokens, name: str) -> int:
+    """Which word of a prompt says this object."""
+    return next(index for index, word in enumerate(tokens.words) if word.lower() in WORDS["objects"][name])
+
+
+def overlap(heat: Float32[np.ndarray, "_ _"], mask: Bool[np.ndarray, "height width"], threshold: float) -> float:
+    """`iou` of a mask and of where a heat map, brought to its size, is above a threshold."""
+    stretched = Image.fromarray(heat).resize(mask.shape[::-1], Image.Resampling.BILINEAR)
+    return iou(np.asarray(stretched) > threshold, mask)
+
+
+def iou(first: Bool[np.ndarray, "height width"], second: Bool[np.ndarray, "height width"]) -> float:
+    """Intersection over union of two masks, of which at least one is not empty."""
+    return float((first & second).sum() / (first | second).sum())
