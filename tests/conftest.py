@@ -27,6 +27,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )  # fmt: skip
+from hypothesis import HealthCheck, settings
 from PIL import Image
 from torch.nn.modules.module import register_module_forward_pre_hook
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
@@ -40,6 +41,10 @@ PICTUREBOOK = ROOT / "assets" / "picturebook"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # Chromium's sandbox does not start for root, and the pages are our own. To it no other machine has an address.
 OPTIONS = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+
+# A loaded machine is no fault of what is tested: nothing here is timed (tests/benchmarks is).
+settings.register_profile("calm", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+settings.load_profile("calm")
 
 
 def pytest_configure():
@@ -222,18 +227,26 @@ def isolated(tmp_path):
         paths = [str(path), str(ROOT / "tests" / "offline")]
         kept = {name: value for name, value in os.environ.items() if name not in {"SDTEACH_MODEL", "PYTHONPATH"}}
         return subprocess.run(
-            [sys.executable, "-c", code, *map(str, arguments)], cwd=tmp_path, text=True, capture_output=True, timeout=300, check=False,
+            [sys.executable, "-c", code, *map(str, arguments)], cwd=tmp_path, text=True, capture_output=True, timeout=1500, check=False,
             input=text_in, env=kept | {"PYTHONPATH": os.pathsep.join(paths)} | environment,
         )  # fmt: skip
 
     return run
 
 
+@pytest.fixture(scope="session")
+def loaded_once():
+    """`load_model`, for those to whom it is nothing new: each checkpoint is loaded once."""
+    return cache(sdteach.load_model)
+
+
 @pytest.fixture
-def sdteach_command(tmp_path, monkeypatch, capsys):
-    """Run the command in this process, in an empty folder -> (status, stdout, stderr)."""
+def sdteach_command(tmp_path, monkeypatch, capsys, loaded_once):
+    """Run the command in this process, in an empty folder -> (status, stdout, stderr). It loads each checkpoint once."""
+    monkeypatch.setattr(sdteach, "load_model", loaded_once)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SDTEACH_MODEL", raising=False)
+    monkeypatch.setenv("COLUMNS", "250")  # a sentence stays on its line
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["sdteach", *map(str, arguments)])

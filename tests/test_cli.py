@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 import sdteach
-from sdteach.picturebook import evaluation
+from sdteach.cli import learning
+from sdteach.picturebook import evaluation, training
 from sdteach.picturebook.evaluation.reading import shipped
 from sdteach.pictures import back_projected
 
@@ -51,7 +52,7 @@ def test_record_keeps_a_light_run_with_a_picture_of_every_step(sdteach_command, 
 def test_record_needs_a_file_to_write(sdteach_command, tmp_path, out):
     (tmp_path / "folder.safetensors").mkdir()
     status, _, err = sdteach_command("record", "a boat", "--out", out)
-    assert status == 1
+    assert status
     assert "expected a file's name ending in .safetensors" in err
 
 
@@ -67,13 +68,13 @@ def test_every_option_reaches_the_run(sdteach_command, tmp_path, random_folders)
 
 
 @pytest.mark.parametrize(("arguments", "hint"), [
-    (["--out", "a.png", "--height", "100"], "the nearest is 96"), (["--out", "a.png", "--steps", "0"], "from 1 to 1000"),
-    (["--out", "a.png", "--seed", "-1"], "seed"), (["--out", "a.png", "--scheduler", "Magic"], "EulerDiscreteScheduler"),
+    (["--out", "a.png", "--height", "100"], "the nearest is 96"), (["--out", "a.png", "--steps", "0"], "--steps"),
+    (["--out", "a.png", "--seed", "-1"], "--seed"), (["--out", "a.png", "--scheduler", "Magic"], "EulerDiscreteScheduler"),
     (["--out", "a.png", "--model", "nowhere"], "picturebook"), (["--out", "a.png", "--device", "cuda:77"], "expected a device"),
-    (["--out", "a.png", "--guidance-scale", "nan"], "guidance_scale"), (["--out", "."], "folder"), (["--out", "a.xyz"], ".png"),
+    (["--out", "a.png", "--guidance-scale", "nan"], "--guidance-scale"), (["--out", "."], ".png"), (["--out", "a.xyz"], ".png"),
     (["--out", "a"], ".png"), (["--out", "file/a.png"], "cannot write"), (["--out", "a.png", "--sheet", "s.txt"], ".png"),
-    (["--out", "a.png", "--trace", "file/t.safetensors"], "cannot write"), (["--out", "a.png", "--steps", "many"], "steps"), ([], "--out"),
-    (["--out", "new/a.xyz"], ".png"), (["--out", "a.png", "--html", "a.txt"], ".html"),
+    (["--out", "a.png", "--trace", "file/t.safetensors"], "cannot write"), (["--out", "a.png", "--steps", "many"], "--steps"),
+    ([], "--out"), (["--out", "new/a.xyz"], ".png"), (["--out", "a.png", "--html", "a.txt"], ".html"),
     (["--out", "a.png", "--html", "file/a.html"], "cannot write"),
     (["--out", "a.png", "--sheet", "./a.png"], "a file of its own"), (["--out", "a.png", "--nonsense"], "--nonsense"),
 ])  # fmt: skip
@@ -91,7 +92,7 @@ def test_a_mistake_is_explained_before_any_work(sdteach_command, tmp_path, argum
 def test_a_folder_that_may_not_be_written_to(sdteach_command, tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
     status, _, err = sdteach_command("generate", "a boat", "--out", "locked/a.png")
-    assert status == 1
+    assert status
     assert "cannot write" in err
 
 
@@ -181,11 +182,11 @@ def test_a_picture_is_shrunk_by_lanczos(sdteach_command, given, model, tmp_path)
 
 
 def test_too_little_memory_is_a_mistake_like_any_other(sdteach_command, monkeypatch):
-    monkeypatch.setattr("sdteach.pipeline.generate", mock.Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory. Tried 7 GiB")))
+    monkeypatch.setattr("sdteach.generate", mock.Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory. Tried 7 GiB")))
     status, _, err = sdteach_command("generate", "a car", "--out", "o.png")
     assert status == 1
     assert "make a smaller picture" in err
-    monkeypatch.setattr("sdteach.pipeline.generate", mock.Mock(side_effect=RuntimeError("a fault of ours")))
+    monkeypatch.setattr("sdteach.generate", mock.Mock(side_effect=RuntimeError("a fault of ours")))
     with pytest.raises(RuntimeError, match="ours"):
         sdteach_command("generate", "a car", "--out", "o.png")
 
@@ -193,19 +194,24 @@ def test_too_little_memory_is_a_mistake_like_any_other(sdteach_command, monkeypa
 def test_a_compiled_unet_paints_the_same_and_is_compiled_once(isolated, sdteach_command, tmp_path, model):
     """With a compiler that only counts, in a process without the tests' guards, which it cannot read through."""
     code = """
-import atexit, torch
+import contextlib, sys, torch
 from torch._dynamo.testing import CompileCounter
 from sdteach.cli import main
-counter, real = CompileCounter(), torch.nn.Module.compile
-torch.nn.Module.compile = lambda part: real(part, backend=counter)
-atexit.register(lambda: print(counter.frame_count))
-main()
+real, command = torch.nn.Module.compile, sys.argv[1:]
+for out in (["a.png"], ["b.png", "--trace", "run.safetensors"]):
+    counter = CompileCounter()
+    torch.nn.Module.compile = lambda part: real(part, backend=counter)
+    sys.argv = ["sdteach", *command, "--out", *out]
+    with contextlib.suppress(SystemExit):
+        main()
+    print(counter.frame_count)
 """
-    for more in ((), ("--trace", "run.safetensors")):
-        done = isolated(code, "generate", "a red car", "--steps", 6, "--compile", "--out", "a.png", "--device", "cpu", *more)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.split()[-1] == "1"
-        assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), sdteach.generate(model, "a red car", steps=6).pixels)
+    done = isolated(code, "generate", "a red car", "--steps", 4, "--compile", "--device", "cpu")
+    assert done.stdout.split("\n")[-2] == "1", done.stderr
+    assert done.stdout.count("\n1\n") == 2
+    expected = sdteach.generate(model, "a red car", steps=4).pixels
+    for picture in ("a.png", "b.png"):
+        assert np.array_equal(np.asarray(Image.open(tmp_path / picture)), expected)
     assert "layer by layer" in sdteach_command("generate", "a car", "--out", "c.png", "--compile", "--offload")[2]
 
 
@@ -219,7 +225,8 @@ def test_it_is_said_where_the_weights_are(sdteach_command, offload):
 @pytest.mark.parametrize(("arguments", "hint"), [
     (("a car", "--mask", "mask.png"), "expected --image with --mask"),
     (("a car", "--strength", 0.5), "expected an image with strength"),
-    (("a car", "--image", "in.png", "--strength", 2), "above 0 and up to 1"),
+    (("a car", "--image", "in.png", "--strength", 2), "--strength"),
+    (("a car", "--image", "in.png", "--strength", 0), "above 0 and up to 1"),
     (("a car", "--image", "in.png", "--strength", 0.1), "use at least 10 steps"),
     (("a car", "--image", "text.png"), "text.png"),
     (("a car", "--image", "none.png"), "none.png"),
@@ -246,16 +253,17 @@ def test_what_does_not_go_together_is_explained(sdteach_command, given, tmp_path
     assert sorted(tmp_path.iterdir()) == before
 
 
-@pytest.mark.parametrize("out", ["many.gif", "many.JPEG", "layout.json"])
+@pytest.mark.parametrize("out", ["many.png", "many.JPEG", "layout.json"])
 def test_several_pictures_need_a_folder(sdteach_command, given, out):
     status, _, err = sdteach_command("generate", "a car", "--seeds", "1,2", "--out", out)
     assert status == 1
     assert "a folder for several pictures" in err
 
 
-@pytest.mark.parametrize("option", ["--trace", "--sheet", "--html", "--layout"])
-def test_several_pictures_have_no_trace_sheet_or_layout(sdteach_command, given, option):
-    status, _, err = sdteach_command("generate", "a car", "--seeds", "1,2", "--out", "many", option, "layout.json")
+@pytest.mark.parametrize(("option", "file"), [("--trace", "a.safetensors"), ("--sheet", "a.png"), ("--html", "a.html"),
+                                             ("--layout", "layout.json")])  # fmt: skip
+def test_several_pictures_have_no_trace_sheet_or_layout(sdteach_command, given, option, file):
+    status, _, err = sdteach_command("generate", "a car", "--seeds", "1,2", "--out", "many", option, file)
     assert status == 1
     assert f"one seed with {option}" in err
 
@@ -302,24 +310,24 @@ def test_upscale_explains_what_it_cannot_do(sdteach_command, given, tmp_path, ar
 def made_of(page):
     """How many steps of each run on a page have a decoded picture."""
     data = json.loads(page.read_text("utf-8").split('id="runs">')[1].split("</script>")[0])
-    return [(run["told"], sum("picture" in step for step in run["steps"])) for run in data["runs"]]
+    return [(run["caption"], sum("picture" in step for step in run["steps"])) for run in data["runs"]]
 
 
 def test_the_page_of_a_run_is_made_at_once_or_later_from_its_file(sdteach_command, tmp_path, random_folders):
     status, out, _ = sdteach_command("generate", "a red car", "--out", "a.png", "--html", "new/a.html", "--trace", "a.safetensors",
-                                     "--steps", 12, "--device", "cpu")  # fmt: skip
+                                     "--steps", 3, "--device", "cpu")  # fmt: skip
     assert status == 0
     assert "page, 0." in out
-    assert made_of(tmp_path / "new" / "a.html") == [("the picture it predicts", 13)]
+    assert made_of(tmp_path / "new" / "a.html") == [("the picture it predicts", 4)]
     assert all(step.preview is None for step in sdteach.Trace.load(tmp_path / "a.safetensors").steps)
     folder = random_folders["epsilon"]
     sdteach_command("generate", "a boat", "--out", "b.png", "--trace", "b.safetensors", "--model", folder, "--steps", 2, "--device", "cpu")
-    for given, decoded in (((), [("the picture it predicts", 13)]), (("b.safetensors",), [("the latents it predicts, as colours", 3)]),
+    for given, decoded in (((), [("the picture it predicts", 4)]), (("b.safetensors",), [("the latents it predicts, as colours", 3)]),
                            (("b.safetensors", "--model", folder), [("the picture it predicts", 3)])):  # fmt: skip
         status, out, err = sdteach_command("play", "a.safetensors", *given, "--out", "b.html", "--device", "cpu")
         assert (status, err) == (0, "")
         assert "b.html" in out
-        assert made_of(tmp_path / "b.html") == [("the picture it predicts", 13), *decoded][: 1 + bool(given)]
+        assert made_of(tmp_path / "b.html") == [("the picture it predicts", 4), *decoded][: 1 + bool(given)]
 
 
 @pytest.mark.parametrize(("arguments", "hint"), [
@@ -338,6 +346,24 @@ def test_play_explains_what_it_cannot_do(sdteach_command, given, tmp_path, argum
 def test_python_runs_the_package_as_the_command():
     done = subprocess.run([sys.executable, "-m", "sdteach", "generate", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "--layout" in done.stdout
+
+
+def test_the_command_tells_its_version(sdteach_command):
+    assert sdteach_command("--version") == (0, f"sdteach {sdteach.__version__}\n", "")
+
+
+def test_a_tilde_is_the_home_in_every_path(sdteach_command, monkeypatch, given, tmp_path, model):
+    """As `--out=~/a.png` comes from most shells."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "in.png").rename(tmp_path / "home" / "in.png")
+    status, _, err = sdteach_command("generate", "a car", "--out=~/new/a.png", "--trace=~/a.safetensors", "--html=~/a.html", "--steps", 2,
+                                     "--image=~/in.png", "--model", "picturebook")  # fmt: skip
+    assert status == 0, err
+    assert sdteach_command("play", "~/a.safetensors", "--out", "~draft.html")[0] == 0
+    assert {"a.html", "a.safetensors", "in.png", "new"} <= {path.name for path in (tmp_path / "home").iterdir()}
+    assert not (tmp_path / "~").exists()
+    assert (tmp_path / "~draft.html").exists()  # nobody's home, so a name
 
 
 @pytest.mark.fault(10)
@@ -437,27 +463,45 @@ def test_lab_needs_a_folder_that_may_be_written_to(lab, tmp_path, folder):
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "locked").mkdir(mode=0o500)
     (status, _, err), started = lab(folder)
-    assert status == 1
+    assert status
     assert "cannot write" in err
     assert not started
     assert (tmp_path / "file").read_text() == "in the way"
 
 
 def test_train_leaves_loss_curves_and_sample_sheets(sdteach_command, monkeypatch, tmp_path):
-    """A rehearsal of every stage, through the command."""
+    """Of the stages that draw both; that all of them train is seen in tests/picturebook."""
     monkeypatch.setattr("sdteach.picturebook.training.SHEET", 1)
-    status, out, err = sdteach_command("train", tmp_path / "run", "--share", "0.00005")
+    stages = [word for stage in ("scenes", "clip", "vae", "unet") for word in ("--stage", stage)]
+    status, out, err = sdteach_command("train", tmp_path / "run", "--share", "0.00005", *stages)
     assert status == 0, err
-    assert "sdteach evaluate --model" in out
-    for phase in ("clip", "vae", "decoder", "unet_single", "unet_small", "unet_large", "unet_guidance"):
+    assert "clip: top-1" in out
+    assert "sdteach evaluate" not in out  # nothing was packed
+    for phase in ("clip", "vae", "unet_single", "unet_small", "unet_large"):
         assert Image.open(tmp_path / "run" / phase / "losses.png").width > 800
-    for phase in ("unet_single", "unet_guidance"):
+    for phase in ("unet_single", "unet_large"):
         (sheet,) = (tmp_path / "run" / phase).glob("samples_*.png")
         assert Image.open(sheet).width > 200  # one picture
 
 
+def test_train_says_where_the_checkpoint_is_and_what_comes_next(sdteach_command, monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(training, "train", lambda *given: asked.append(given))
+    for stages, told in (((), True), (("--stage", "unet", "--stage", "pack"), True), (("--stage", "clip"), False)):
+        status, out, _ = sdteach_command("train", "run", "--preset", "accelerator", *stages)
+        assert status == 0
+        assert ("run/picturebook  the checkpoint; now: sdteach evaluate --model run/picturebook" in out) == told
+    assert [[*(given[3] or ())] for given in asked] == [[], ["unet", "pack"], ["clip"]]
+    assert asked[0][2] is training.PRESETS["accelerator"]
+
+
+def test_the_command_knows_the_stages_and_presets_that_there_are():
+    assert [*learning.Stage] == [*training.STAGES]
+    assert [*learning.Preset] == [*training.PRESETS]
+
+
 def test_train_refuses_what_it_does_not_know(sdteach_command, tmp_path):
-    for arguments, hint in ((["--stage", "gan"], "scenes, clip"), (["--preset", "tpu"], "accelerator"), (["--share", "7"], "--share")):
+    for arguments, hint in ((["--stage", "gan"], "'scenes', 'clip'"), (["--preset", "tpu"], "accelerator"), (["--share", "7"], "--share")):
         status, _, err = sdteach_command("train", tmp_path / "run", *arguments)
         assert status != 0
         assert hint in err
@@ -475,8 +519,8 @@ def test_help_has_examples(command):
 
 
 def test_evaluate_prints_a_table_or_one_json_object_and_draws_sheets(sdteach_command, monkeypatch, tmp_path):
-    few = partial(evaluation.evaluate, scenes=3, most=2, scales=(1.0,))
-    monkeypatch.setattr(evaluation, "evaluate", few)
+    few, results = partial(evaluation.evaluate, scenes=3, most=2, scales=(1.0,)), []
+    monkeypatch.setattr(evaluation, "evaluate", lambda *given: results[0] if results else results.append(few(*given)) or results[0])
     status, out, err = sdteach_command("evaluate", "--json", "--sheets", tmp_path / "sheets")
     assert status == 0, err
     result = json.loads(out)

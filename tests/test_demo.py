@@ -22,7 +22,7 @@ from playwright.sync_api import expect
 from typer.testing import CliRunner
 
 import sdteach
-from sdteach.cli import app, classroom
+from sdteach.cli import app, teaching
 from sdteach.collecting import with_previews
 from sdteach.pipeline import unfold
 from sdteach.player import to_html
@@ -173,7 +173,7 @@ def test_a_prompt_without_words_offers_none(tiny):
 
 def test_without_voila_or_with_a_model_that_is_not_there_the_command_says_what_to_do(monkeypatch):
     calls = []
-    monkeypatch.setattr(classroom.subprocess, "call", lambda *given, **env: calls.append((given[0], env["env"])) or 0)
+    monkeypatch.setattr(subprocess, "call", lambda *given, **env: calls.append((given[0], env["env"])) or 0)
     made = CliRunner().invoke(app, ["demo", "--model", "no/such/folder"])
     assert isinstance(made.exception, ValueError)
     assert calls == []
@@ -181,8 +181,8 @@ def test_without_voila_or_with_a_model_that_is_not_there_the_command_says_what_t
     command, environment = calls.pop()
     assert command[1:4] == ["-m", "voila", str(NOTEBOOK)]
     assert {"--port=9000", "--no-browser"} <= {*command}
-    assert str(classroom.JUPYTER) in environment["JUPYTER_PATH"]
-    monkeypatch.setattr(classroom, "find_spec", lambda name: None)
+    assert str(teaching.JUPYTER) in environment["JUPYTER_PATH"]
+    monkeypatch.setattr(teaching, "find_spec", lambda name: None)
     made = CliRunner().invoke(app, ["demo"])
     assert "pip install 'sdteach[classroom]'" in str(made.exception)
     assert calls == []

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
@@ -40,7 +40,7 @@ NUMBERS = st.none() | st.booleans() | st.integers() | st.floats() | st.floats(0,
 VALUES = st.recursive(NUMBERS | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=12)
 EDGE = st.integers(1, 5000) | st.integers(1, 15).map(lambda times: 64 * times)
 EDGES = st.tuples(st.integers(0, 97), st.integers(0, 97)).filter(lambda edges: edges[0] != edges[1]).map(sorted)
-with_files = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+with_files = settings(max_examples=60)
 
 
 def encoded(pixels, kind, **options):

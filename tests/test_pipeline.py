@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import CLIPConfig, CLIPImageProcessorPil
 
@@ -165,7 +165,7 @@ def test_a_sampler_whose_library_is_missing_says_so(model, monkeypatch):
         sdteach.denoise(model, "a boat", scheduler="LMSDiscreteScheduler")
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12)
 @given(st.integers(1, 14), st.integers(1, 14), st.sampled_from([1.0, 4.0]))
 def test_any_size_in_eighths_works(model, rows, columns, guidance_scale):
     trace = sdteach.generate(model, "a boat", steps=1, height=8 * rows, width=8 * columns, guidance_scale=guidance_scale)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sdteach
@@ -119,7 +119,7 @@ def test_unknown_words_are_named(model, recwarn):
         sdteach.tokenize(model, "a zebra wearing a red star")
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300)
 @given(anything)
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.fault(4)
@@ -137,7 +137,7 @@ def test_any_text_works(random_model, prompt):
         assert (owned >= 0).all()
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100)
 @given(st.lists(st.text(string.ascii_letters + string.digits, min_size=1, max_size=9), max_size=9))
 def test_plain_words_come_back_and_ids_are_diffusers(random_model, words):
     tokens = sdteach.tokenize(random_model, " ".join(words))

@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -83,7 +83,7 @@ def test_a_prompt_that_quotes_a_digest_loads(saved, trace, tmp_path):
     assert sdteach.Trace.load(path).prompt == trace.prompt
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50)
 @given(st.text(st.characters(codec=None, categories=None), max_size=60), st.floats(0, 100), st.integers(0, 2**63 - 1))
 def test_any_prompt_and_number_comes_back(trace, tmp_path, prompt, guidance_scale, seed):
     changed = altered(trace, prompt=prompt, negative_prompt=prompt[::-1], guidance_scale=guidance_scale, seed=seed)
@@ -99,7 +99,7 @@ def refused(tmp_path, data, match=None):
     assert "damaged.safetensors" in str(error.value)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300)
 @given(data=st.data())
 @pytest.mark.fault(11)
 def test_any_changed_byte_is_noticed(saved, tmp_path, data):
@@ -109,7 +109,7 @@ def test_any_changed_byte_is_noticed(saved, tmp_path, data):
     refused(tmp_path, saved[:place] + bytes([value]) + saved[place + 1 :])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(data=st.data())
 @pytest.mark.fault(11)
 def test_any_other_length_is_noticed(saved, tmp_path, data):
@@ -117,7 +117,7 @@ def test_any_other_length_is_noticed(saved, tmp_path, data):
     refused(tmp_path, saved + data.draw(st.binary(min_size=1, max_size=20)))
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200)
 @given(st.binary(max_size=200))
 def test_anything_else_is_refused(tmp_path, data):
     refused(tmp_path, data)

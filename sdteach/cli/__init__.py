@@ -3,14 +3,17 @@
 import atexit
 import gc
 import sys
+from typing import Annotated
 
+import typer
 from rich.text import Text
 
-from . import checkpoints, classroom, painting, training  # each adds its commands to the app
+from .. import __version__
+from . import fetching, learning, painting, teaching  # each adds its commands to the app
 from .options import app
-from .output import asides
+from .output import asides, notes
 
-__all__ = ["app", "checkpoints", "classroom", "main", "painting", "training"]
+__all__ = ["app", "fetching", "learning", "main", "painting", "teaching"]
 
 
 def main() -> None:
@@ -19,7 +22,8 @@ def main() -> None:
     gc.set_threshold(100_000)
     atexit.register(gc.freeze)
     try:
-        app()
+        with notes():
+            app()
     except (ValueError, OSError) as error:
         _end_with(error)
     except RuntimeError as error:
@@ -40,6 +44,12 @@ def _end_with(mistake):
     sys.exit(1)
 
 
+def _tell_version(asked: bool):
+    if asked:
+        print("sdteach", __version__)
+        raise typer.Exit
+
+
 @app.callback()
-def _command() -> None:
+def _command(version: Annotated[bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Say which this is.")] = False):
     """Stable Diffusion opened up: from the prompt to the picture, stage by stage."""

@@ -1,18 +1,55 @@
-"""Pictures from words, and pages of runs."""
+"""Pictures from words and from pictures, many at once, and runs that are kept to be seen again."""
 
 import math
-import os
-import time
 import warnings
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from PIL import Image
 
-from .options import Device, Edge, Model, Negative, Offload, Scale, Scheduler, Seed, Steps, Strength, app
-from .output import asides, check_outputs, check_page, check_writable, notes, save_figure, save_page, save_picture, tell_outputs, tell_time
+import sdteach
 
+from .options import (
+    PAGES,
+    PICTURES,
+    Device,
+    Edge,
+    Model,
+    Negative,
+    Offload,
+    Scale,
+    Scheduler,
+    Seed,
+    Steps,
+    Strength,
+    app,
+    file_to_read,
+    file_to_write,
+    folder_to_write,
+    given,
+    home_path,
+    loaded_model,
+    output,
+)
+from .output import asides, tell, tell_time, write_figure, write_page, write_picture
+
+KEPT = ("latents", "noise", "x0", "attention")
 MOST_SEEDS = 10_000
+
+
+def seed_list(text: str) -> list[int]:
+    """0-15, or 3,7,20-29, as numbers."""
+    try:
+        ends = [part.partition("-") for part in text.split(",")]
+        ranges = [range(int(first), int(last or first) + 1) for first, _, last in ends]
+        seeds = [*islice(chain(*ranges), MOST_SEEDS + 1)]
+    except ValueError:
+        seeds = []
+    if not seeds or not all(ranges) or len(seeds) > MOST_SEEDS or max(seeds) >= 2**63:
+        raise typer.BadParameter(f"expected seeds such as 0-15 or 3,7,20-29, at most {MOST_SEEDS:,} and below 2**63, got {text!r:.80}")
+    return list(dict.fromkeys(seeds))
 
 
 @app.command(
@@ -30,89 +67,76 @@ On several processes:  [bold]accelerate launch --multi_gpu --num_processes 2 -m 
 )
 def generate(
     prompt: Annotated[list[str], typer.Argument(help="What the picture shows; several prompts make several pictures.")],
-    out: Annotated[Path, typer.Option(help="The picture: .png, .jpg, .webp ...; of several pictures the folder.")],
-    trace: Annotated[Path | None, typer.Option(help="Also keep every step here: .safetensors.")] = None,
-    sheet: Annotated[Path | None, typer.Option(help="Also draw the run on one sheet: tokens, steps, a map per word.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Also make a page on which to watch the run in any browser: .html.")] = None,
-    seeds: Annotated[str | None, typer.Option(help="A picture for each of these seeds: 0-15, or 3,7,20-29.")] = None,
+    out: Annotated[Path, typer.Option(parser=home_path, help="The picture: .png, .jpg, .webp; of several pictures the folder.")],
+    trace: Annotated[Path | None, output("Also keep every step here: .safetensors.")] = None,
+    sheet: Annotated[Path | None, output("Also draw the run on one sheet: tokens, steps, a map per word.", *PICTURES)] = None,
+    html: Annotated[Path | None, output("Also make a page on which to watch the run in any browser: .html.", *PAGES)] = None,
+    seeds: Annotated[list | None, typer.Option(parser=seed_list, metavar="SEEDS", help="A picture for each: 0-15, or 3,7,20-29.")] = None,
     grid: Annotated[bool, typer.Option("--grid", help="Also draw all of several pictures on one sheet, grid.png.")] = False,
-    image: Annotated[Path | None, typer.Option(help="Start from this picture; any format that Pillow reads.")] = None,
+    image: Annotated[Path | None, given("Start from this picture; any format that Pillow reads.")] = None,
     strength: Strength = None,
-    mask: Annotated[Path | None, typer.Option(help="Paint --image anew only where this picture is white.")] = None,
-    layout: Annotated[Path | None, typer.Option(help="JSON of words and boxes: {\"car\": \\[left, top, right, bottom]}, 0 to 1.")] = None,
+    mask: Annotated[Path | None, given("Paint --image anew only where this picture is white.")] = None,
+    layout: Annotated[Path | None, given("JSON of words and boxes: {\"car\": \\[left, top, right, bottom]}, 0 to 1.")] = None,
     model: Model = None, steps: Steps = 50, seed: Seed = 0, guidance_scale: Scale = 7.5, negative_prompt: Negative = "",
     height: Edge = None, width: Edge = None, scheduler: Scheduler = None, device: Device = None, offload: Offload = False,
     compiled: Annotated[bool, typer.Option("--compile", help="Compile the UNet first: a minute or more, then quicker; for many.")] = False,
 ) -> None:  # fmt: skip
     """Make a picture from words, or many; from words and a picture; anew in a part of a picture; after a layout."""
-    settings = dict(negative_prompt=negative_prompt, steps=steps, guidance_scale=guidance_scale, scheduler=scheduler)
     several = len(prompt) > 1 or seeds is not None
-    if several:
-        numbers = [seed] if seeds is None else _seeds(seeds)
-        _check_folder(out, {"--trace": trace, "--sheet": sheet, "--html": html, "--layout": layout})
-    else:
-        if grid:
-            raise ValueError("expected --seeds or several prompts with --grid, got one picture; --sheet draws its run")
-        check_page(html)
-        formats = check_outputs(out, trace, html, sheet)
+    if mask and not image:
+        raise ValueError("expected --image with --mask, got none; the mask says where to paint that picture anew")
     if compiled and offload:
         raise ValueError("expected --compile or --offload, got both; weights that travel layer by layer cannot be compiled into one piece")
-    boxes = _boxes(layout)
-    start = time.perf_counter()
-    with notes(), asides.status("loading the model"):
-        loaded = _load(model, device, offload)
-        settings |= _given(loaded, image, mask, strength, height, width)
-        if compiled:
-            loaded.unet.compile()
-    with notes():
-        if several:
-            _paint_many(loaded, prompt, numbers, out, grid, settings)
-            return
-        from ..pipeline import generate as run
-
-        kept = ("latents", "noise", "x0", "attention", "preview") if sheet else ("latents", "noise", "x0", "attention")
-        made = run(loaded, prompt[0], seed=seed, layout=boxes, collect=kept if trace or sheet or html else (), **settings)
-    save_picture(_pasted(made), out, formats[0])
-    outputs = [(out, f"{made.width} x {made.height} picture")]
+    if several:
+        _check_folder(out, {"--trace": trace, "--sheet": sheet, "--html": html, "--layout": layout})
+    else:
+        _check_files(grid, out, trace, sheet, html)
+    boxes = layout and sdteach.pictures.open_layout(layout)
+    loaded = loaded_model(model, device, offload)
+    if compiled:
+        loaded.unet.compile()
+    settings = dict(negative_prompt=negative_prompt, steps=steps, guidance_scale=guidance_scale, scheduler=scheduler, strength=strength,
+                    **_pictures(loaded, image, mask, height, width))  # fmt: skip
+    if several:
+        _paint_many(loaded, prompt, seeds or [seed], out, grid, settings)
+        return
+    collect = KEPT * bool(trace or sheet or html) + ("preview",) * bool(sheet)
+    made = sdteach.generate(loaded, prompt[0], seed=seed, layout=boxes, collect=collect, **settings)
+    write_picture(out, _pasted(made))
+    tell(out, f"{made.width} x {made.height} picture")
     if trace:
         made.save(trace)
-        outputs.append((trace, f"{len(made.steps)} steps"))
+        tell(trace, f"{len(made.steps)} steps")
     if sheet:
-        from ..plots import contact_sheet
-
-        save_figure(contact_sheet(made), sheet, formats[1])
-        outputs.append((sheet, "contact sheet"))
+        write_figure(sheet, sdteach.plots.contact_sheet(made))
+        tell(sheet, "contact sheet")
     if html:
-        from ..collecting import with_previews
-
-        outputs.append((html, save_page(html, with_previews(loaded, made))))
-    tell_outputs(outputs)
-    tell_time(made, loaded, start)
+        write_page(html, sdteach.collecting.with_previews(loaded, made))
+    tell_time(made, loaded)
 
 
-@app.command(epilog="Example:  [bold]sdteach play run.safetensors --out run.html[/], of a run that generate kept with --trace")
-def play(
-    runs: Annotated[list[Path], typer.Argument(help="The file of a run, or of two to see side by side: .safetensors.")],
-    out: Annotated[Path, typer.Option(help="The page: .html.")],
-    model: Annotated[str | None, typer.Option(help="What made the runs, to decode their steps; the embedded one needs no naming.")] = None,
-    device: Device = None,
-) -> None:
-    """Make a page on which to watch a run in any browser, step by step, word by word; or two runs side by side."""
-    from ..loading.names import EMBEDDED
-    from ..trace import Trace
-
-    if len(runs) > 2:
-        raise ValueError(f"expected one run or two, got {len(runs)}; make a page for each two")
-    check_page(out)
-    check_writable(out)
-    traces = [Trace.load(run) for run in runs]
-    with notes(), asides.status("decoding the steps"):
-        for index, trace in enumerate(traces):
-            if name := EMBEDDED if trace.model == EMBEDDED else model:
-                from ..collecting import with_previews
-
-                traces[index] = with_previews(_load(name, device), trace)
-    tell_outputs([(out, save_page(out, *traces))])
+@app.command(epilog='Example:  [bold]sdteach upscale small.png --prompt "a red car on a beach" --out large.png[/]')
+def upscale(
+    picture: Annotated[Path, typer.Argument(parser=file_to_read, help="The small picture; any format that Pillow reads.")],
+    out: Annotated[Path, output("The large picture: .png, .jpg, .webp.", *PICTURES)],
+    factor: Annotated[int, typer.Option(min=2, max=16, help="How many times larger.")] = 4,
+    prompt: Annotated[str, typer.Option(help="What the picture shows, which helps.")] = "",
+    strength: Strength = None, model: Model = None, steps: Steps = 20, seed: Seed = 0, guidance_scale: Scale = 2.0,
+    negative_prompt: Negative = "", scheduler: Scheduler = None, device: Device = None, offload: Offload = False,
+) -> None:  # fmt: skip
+    """Make a small picture large: the same loop, kept true to the small picture at every step."""
+    small, largest = sdteach.pictures.open_picture(picture), sdteach.pictures.LARGEST
+    if factor * max(small.size) > largest:
+        raise ValueError(f"expected a picture that times {factor} has edges of at most {largest}, got {small.width} x {small.height}; "
+                         "choose a smaller --factor")  # fmt: skip
+    loaded = loaded_model(model, device, offload)
+    unit = loaded.vae_scale_factor // math.gcd(loaded.vae_scale_factor, factor)
+    small = _resized(picture, small, *(max(round(edge / unit), 1) * unit for edge in (small.height, small.width)))
+    made = sdteach.generate(loaded, prompt, negative_prompt, steps, guidance_scale, seed, factor * small.height, factor * small.width,
+                            scheduler, collect=(), small=small, strength=strength)  # fmt: skip
+    write_picture(out, sdteach.pictures.back_projected(made.image, small))
+    tell(out, f"{made.width} x {made.height} picture, from {small.width} x {small.height}")
+    tell_time(made, loaded)
 
 
 @app.command(
@@ -124,156 +148,98 @@ def play(
 )
 def record(
     prompt: Annotated[str, typer.Argument(help="What the picture shows.")],
-    out: Annotated[Path, typer.Option(help="The recorded run: .safetensors.")],
+    out: Annotated[Path, output("The recorded run: .safetensors.", ".safetensors")],
     model: Model = None, steps: Steps = 50, seed: Seed = 0, guidance_scale: Scale = 7.5, negative_prompt: Negative = "",
     height: Edge = None, width: Edge = None, scheduler: Scheduler = None, device: Device = None, offload: Offload = False,
 ) -> None:  # fmt: skip
     """Record a run for a class without a GPU: each step with its picture and where words were read, in a file small enough to copy."""
-    if out.suffix != ".safetensors" or out.is_dir():
-        raise ValueError(f"expected a file's name ending in .safetensors, got {out.name!r}")
-    check_writable(out)
-    start = time.perf_counter()
-    with notes(), asides.status("loading the model"):
-        loaded = _load(model, device, offload)
-    with notes():
-        from ..classroom.recording import recorded
-        from ..collecting import with_previews
-        from ..pipeline import generate as run
+    from ..classroom.recording import recorded
 
-        made = run(loaded, prompt, negative_prompt, steps, guidance_scale, seed, height, width, scheduler)
-        with asides.status("decoding the steps"):
-            recorded(with_previews(loaded, made)).save(out)
-    tell_outputs([(out, f"{len(made.steps)} steps, {out.stat().st_size / 1e6:.1f} MB")])
-    tell_time(made, loaded, start)
+    loaded = loaded_model(model, device, offload)
+    trace = sdteach.generate(loaded, prompt, negative_prompt, steps, guidance_scale, seed, height, width, scheduler)
+    with asides.status("decoding the steps"):
+        recorded(sdteach.collecting.with_previews(loaded, trace)).save(out)
+    tell(out, f"{len(trace.steps)} steps, {out.stat().st_size / 1e6:.1f} MB")
+    tell_time(trace, loaded)
 
 
-@app.command(epilog='Example:  [bold]sdteach upscale small.png --prompt "a red car on a beach" --out large.png[/]')
-def upscale(
-    picture: Annotated[Path, typer.Argument(help="The small picture; any format that Pillow reads.")],
-    out: Annotated[Path, typer.Option(help="The large picture: .png, .jpg, .webp ...")],
-    factor: Annotated[int, typer.Option(min=2, max=16, help="How many times larger.")] = 4,
-    prompt: Annotated[str, typer.Option(help="What the picture shows, which helps.")] = "",
-    strength: Strength = None, model: Model = None, steps: Steps = 20, seed: Seed = 0, guidance_scale: Scale = 2.0,
-    negative_prompt: Negative = "", scheduler: Scheduler = None, device: Device = None, offload: Offload = False,
-) -> None:  # fmt: skip
-    """Make a small picture large: the same loop, kept true to the small picture at every step."""
-    formats = check_outputs(out)
-    start = time.perf_counter()
-    with notes(), asides.status("loading the model"):
-        from ..pictures import LARGEST, back_projected, open_picture
-        from ..pipeline import generate as run
-
-        small = open_picture(picture)
-        if factor * max(small.size) > LARGEST:
-            raise ValueError(f"expected a picture that times {factor} has edges of at most {LARGEST}, got {small.width} x {small.height}; "
-                             "choose a smaller --factor")  # fmt: skip
-        loaded = _load(model, device, offload)
-        unit = loaded.vae_scale_factor // math.gcd(loaded.vae_scale_factor, factor)
-        small = _resized(picture, small, *(max(round(edge / unit), 1) * unit for edge in (small.height, small.width)))
-    with notes():
-        made = run(loaded, prompt, negative_prompt, steps, guidance_scale, seed, factor * small.height, factor * small.width, scheduler,
-                   collect=(), small=small, strength=strength)  # fmt: skip
-    save_picture(back_projected(made.image, small), out, formats[0])
-    tell_outputs([(out, f"{made.width} x {made.height} picture, from {small.width} x {small.height}")])
-    tell_time(made, loaded, start)
+@app.command(epilog="Example:  [bold]sdteach play run.safetensors --out run.html[/], of a run that generate kept with --trace")
+def play(
+    runs: Annotated[
+        list[Path], typer.Argument(parser=file_to_read, help="The file of a run, or of two to see side by side: .safetensors.")
+    ],
+    out: Annotated[Path, output("The page: .html.", *PAGES)],
+    model: Annotated[str | None, typer.Option(help="What made the runs, to decode their steps; the embedded one needs no naming.")] = None,
+    device: Device = None,
+) -> None:
+    """Make a page on which to watch a run in any browser, step by step, word by word; or two runs side by side."""
+    if len(runs) > 2:
+        raise ValueError(f"expected one run or two, got {len(runs)}; make a page for each two")
+    traces = [sdteach.Trace.load(run) for run in runs]
+    write_page(out, *(_decoded(trace, model, device) for trace in traces))
 
 
-def _load(model, device, offload=False):
-    """The model; on several processes each on a device of its own."""
-    from ..model import load_model
-
-    if device is None and "LOCAL_RANK" in os.environ:
-        import torch
-
-        device = f"cuda:{os.environ['LOCAL_RANK']}" if torch.cuda.is_available() else None
-    return load_model(model, device, offload=offload)
+def _check_folder(folder, alone):
+    """Refuse what does not go with several pictures, or a folder that cannot be written to."""
+    if wrong := [name for name, path in alone.items() if path]:
+        raise ValueError(f"expected one prompt and one seed with {', '.join(wrong)}, got several pictures to paint")
+    if folder.suffix.lower() in PICTURES or folder.is_file():
+        raise ValueError(f"expected --out to name a folder for several pictures, got {folder}")
+    folder_to_write(folder)
 
 
-def _boxes(layout):
-    if layout is None:
-        return None
-    from ..pictures import open_layout
+def _check_files(grid, out, *others):
+    """Refuse what does not go with one picture, or a file for it that cannot be written."""
+    if grid:
+        raise ValueError("expected --seeds or several prompts with --grid, got one picture; --sheet draws its run")
+    files = [file_to_write(out, PICTURES), *filter(None, others)]
+    if len({path.resolve() for path in files}) < len(files):
+        raise ValueError(f"expected a file of its own for each output, got {', '.join(map(str, files))}")
 
-    return open_layout(layout)
 
-
-def _given(model, image, mask, strength, height, width):
-    """What `generate` is given of pictures: brought to a size that the model takes, unless it was asked for another."""
-    from ..pictures import fitting_size, open_mask, open_picture
-    from ..pipeline import picture_size
-
-    if image is None:
-        if mask is not None:
-            raise ValueError("expected --image with --mask, got none; the mask says where to paint that picture anew")
-        return {"height": height, "width": width} | ({} if strength is None else {"strength": strength})
-    picture, own = open_picture(image), picture_size(model, height, width)
+def _pictures(model, image, mask, height, width):
+    """What is given of pictures, brought to a size that the model takes, unless another was asked for."""
+    if not image:
+        return {"height": height, "width": width}
+    picture, size = sdteach.pictures.open_picture(image), sdteach.pipeline.picture_size(model, height, width)
     if height is None and width is None:
-        own = fitting_size(picture, model.vae_scale_factor, math.prod(own))
-    area = None if mask is None else open_mask(mask, picture, *own)
-    return {"image": _resized(image, picture, *own), "strength": strength, "mask": area}
+        size = sdteach.pictures.fitting_size(picture, model.vae_scale_factor, math.prod(size))
+    return {"image": _resized(image, picture, *size), "mask": mask and sdteach.pictures.open_mask(mask, picture, *size)}
 
 
 def _resized(path, picture, height, width):
-    from PIL import Image
-
     if picture.size == (width, height):
         return picture
     warnings.warn(f"{path} was {picture.width} x {picture.height}, brought to {width} x {height}", stacklevel=2)
     return picture.resize((width, height), Image.Resampling.LANCZOS)
 
 
-def _seeds(text):
-    """0-15, or 3,7,20-29, as numbers."""
-    seeds = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        ends = [int(end) if end.isdecimal() and len(end) < 20 else -1 for end in (first, last if dash else first)]
-        if not 0 <= ends[0] <= ends[1] < 2**63 or len(seeds) + ends[1] - ends[0] >= MOST_SEEDS:
-            raise ValueError(f"expected --seeds such as 0-15 or 3,7,20-29, at most {MOST_SEEDS:,} and below 2**63, got {text!r:.80}")
-        seeds += range(ends[0], ends[1] + 1)
-    return list(dict.fromkeys(seeds))
+def _pasted(made):
+    """The picture; after inpainting with what was not masked put back."""
+    return made.image if made.mask is None else Image.fromarray(sdteach.pictures.pasted_back(made.pixels, made.start, made.mask))
 
 
 def _paint_many(model, prompts, seeds, folder, grid, settings):
+    import numpy as np
     from accelerate import PartialState
 
-    from ..batch import Order, paint_all
-
-    orders = [Order(prompt, seed) for prompt in dict.fromkeys(prompts) for seed in seeds]
+    orders = [sdteach.batch.Order(prompt, seed) for prompt in dict.fromkeys(prompts) for seed in seeds]
     there = {*folder.glob("*.png")}
-    files = paint_all(model, orders, folder, **settings)
+    files = sdteach.batch.paint_all(model, orders, folder, **settings)
     if not PartialState().is_main_process:
         return
     new = len({*files} - there)
-    outputs = [(folder, f"{new} pictures painted, {len(files) - new} were there")]
+    tell(folder, f"{new} pictures painted, {len(files) - new} were there")
     if grid:
-        import numpy as np
-
-        from ..pictures import open_picture
-        from ..plots import picture_grid
-
-        captions = [f"{order.prompt}, seed {order.seed}" for order in orders]
-        pixels = [np.asarray(open_picture(file)) for file in files]
-        save_figure(picture_grid(pixels, captions), folder / "grid.png", "PNG")
-        outputs.append((folder / "grid.png", "all of them"))
-    tell_outputs(outputs)
+        pixels = [np.asarray(sdteach.pictures.open_picture(file)) for file in files]
+        figure = sdteach.plots.picture_grid(pixels, [f"{order.prompt}, seed {order.seed}" for order in orders])
+        write_figure(folder / "grid.png", figure)
+        tell(folder / "grid.png", "all of them")
 
 
-def _pasted(made):
-    """The picture; after inpainting with what was not masked put back."""
-    from PIL import Image
+def _decoded(trace, model, device):
+    """The run with a picture of every step, where it is known what made it."""
+    from ..loading.names import EMBEDDED
 
-    from ..pictures import pasted_back
-
-    return made.image if made.mask is None else Image.fromarray(pasted_back(made.pixels, made.start, made.mask))
-
-
-def _check_folder(folder, refused):
-    """ValueError for what does not go with several pictures, or a folder that cannot be written to."""
-    if wrong := [name for name, value in refused.items() if value]:
-        raise ValueError(f"expected one prompt and one seed with {', '.join(wrong)}, got several pictures to paint")
-    from PIL import Image
-
-    if folder.suffix.lower() in Image.registered_extensions() or folder.is_file():
-        raise ValueError(f"expected --out to name a folder for several pictures, got {folder}")
-    check_writable(folder / "grid.png")
+    name = trace.model if trace.model == EMBEDDED else model
+    return sdteach.collecting.with_previews(loaded_model(name, device), trace) if name else trace

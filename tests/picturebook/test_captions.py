@@ -20,13 +20,13 @@ requests = st.one_of(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(requests, st.integers(0, 2**32))
 def test_what_is_said_is_read_back(request_, seed):
     assert read(say(np.random.default_rng(seed), request_)) == request_
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(0, 2**40), st.sampled_from([WORLD, SMALL_WORLD]))
 def test_a_caption_says_nothing_but_the_truth(seed, grammar):
     scene = describe(seed, grammar=grammar)

@@ -23,7 +23,7 @@ def test_a_scene_is_fixed_by_its_seed():
     assert not np.array_equal(first.picture, other.picture)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seeds, st.sampled_from([64, 128, 97]))
 def test_a_mask_is_where_the_object_changed_the_picture(seed, canvas):
     """Take the objects away and draw again: inside each mask the picture changed, and no two masks meet."""
@@ -38,7 +38,7 @@ def test_a_mask_is_where_the_object_changed_the_picture(seed, canvas):
         assert changed[thing.mask].mean() > 0.97
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seeds)
 def test_pixels_outside_all_masks_are_the_place(seed):
     description = describe(seed, grammar=FLAT)
@@ -49,7 +49,7 @@ def test_pixels_outside_all_masks_are_the_place(seed):
     assert np.array_equal(scene.picture[far], place.picture[far])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seeds, st.sampled_from([64, 128]))
 def test_boxes_hold_their_masks_and_stay_inside(seed, canvas):
     for thing in scene_from_seed(seed, canvas).objects:
@@ -63,7 +63,7 @@ def test_boxes_hold_their_masks_and_stay_inside(seed, canvas):
         assert thing.mask[:, right - 1].any()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(seeds, st.sampled_from([64, 128]))
 def test_the_relation_holds_between_the_boxes(seed, canvas):
     scene = scene_from_seed(seed, canvas, objects=2)
@@ -74,7 +74,7 @@ def test_the_relation_holds_between_the_boxes(seed, canvas):
         assert holds[scene.relation]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seeds, st.sampled_from([style for style in STYLES if style != "flat"]))
 def test_a_style_keeps_the_truth(seed, style):
     """The same seed in another style: the same things at the same places, their masks the flat ones give or take a rim."""

@@ -1,0 +1,44 @@
+# The public names, and where each lives. What is told here is loaded on its first use (lazy_loader), and is what an editor completes.
+from . import attention as attention
+from . import batch as batch
+from . import classroom as classroom
+from . import cli as cli
+from . import files as files
+from . import loading as loading
+from . import model as model
+from . import picturebook as picturebook
+from . import pictures as pictures
+from . import pipeline as pipeline
+from . import player as player
+from . import plots as plots
+from . import records as records
+from . import schedule as schedule
+from . import text_encoder as text_encoder
+from . import tokenizer as tokenizer
+from . import trace as trace
+from . import unet as unet
+from . import vae as vae
+from . import vectors as vectors
+from . import widgets as widgets
+from .attention import masked_out as masked_out
+from .model import StableDiffusion as StableDiffusion
+from .model import load_model as load_model
+from .pipeline import denoise as denoise
+from .pipeline import generate as generate
+from .pipeline import generate_batch as generate_batch
+from .pipeline import initial_noise as initial_noise
+from .player import to_html as to_html
+from .records import Tokens as Tokens
+from .schedule import add_noise as add_noise
+from .schedule import noise_schedule as noise_schedule
+from .text_encoder import encode_text as encode_text
+from .text_encoder import image_features as image_features
+from .tokenizer import tokenize as tokenize
+from .trace import Trace as Trace
+from .unet import unet_step as unet_step
+from .vae import image_to_latents as image_to_latents
+from .vae import latents_to_image as latents_to_image
+from .vectors import cosine_similarity as cosine_similarity
+from .vectors import slerp as slerp
+
+__version__: str
