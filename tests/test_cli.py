@@ -447,9 +447,9 @@ def test_train_leaves_loss_curves_and_sample_sheets(sdteach_command, monkeypatch
     status, out, err = sdteach_command("train", tmp_path / "run", "--share", "0.00005")
     assert status == 0, err
     assert "sdteach evaluate --model" in out
-    for phase in ("clip", "vae", "decoder", "unet_single", "unet_small", "unet_large", "unet_guidance"):
+    for phase in ("clip", "words", "vae", "decoder", "unet_single", "unet_small", "unet_large"):
         assert Image.open(tmp_path / "run" / phase / "losses.png").width > 800
-    for phase in ("unet_single", "unet_guidance"):
+    for phase in ("unet_single", "unet_large"):
         (sheet,) = (tmp_path / "run" / phase).glob("samples_*.png")
         assert Image.open(sheet).width > 200  # one picture
 

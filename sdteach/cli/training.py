@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from .options import app
+from .options import Scale, app
 from .output import asides, check_writable, notes, said, save_figure
 
 
@@ -23,9 +23,11 @@ def train(
     folder: Annotated[Path, typer.Argument(help="Where scenes, states, loss curves, samples and the finished checkpoint go.")],
     preset: Annotated[str, typer.Option(help="cpu (a dozen objects, hours on two cores) or accelerator (the whole world).")] = "cpu",
     stage: Annotated[
-        list[str] | None, typer.Option(help="Only this stage (may be repeated): scenes, clip, vae, decoder, unet, guidance, pack, judge.")
+        list[str] | None, typer.Option(help="Only this stage (may be repeated): scenes, clip, words, vae, decoder, unet, pack, judge.")
     ] = None,
-    share: Annotated[float, typer.Option(min=0.0, max=1.0, help="The share of all scenes and steps; 1 is the whole recipe.")] = 1.0,
+    share: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="The share of all scenes, steps and minutes; 1 is the whole recipe.")
+    ] = 1.0,
 ) -> None:
     """Train picturebook from nothing. Killed at any moment, the same command goes on where it was."""
     from transformers import CLIPTokenizer
@@ -53,7 +55,7 @@ def train(
 @app.command(epilog="Example:  [bold]sdteach evaluate --sheets .[/]   also draws all that was painted, and what failed")
 def evaluate(
     model: Annotated[str | None, typer.Option(help="A picturebook's folder; else $SDTEACH_MODEL, else the embedded one.")] = None,
-    guidance_scale: Annotated[float, typer.Option(help="How far to push towards the prompt.")] = 7.5,
+    guidance_scale: Scale = None,
     attention: Annotated[bool, typer.Option("--attention", help="Measure instead where words are read, and what that decides.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
     sheets: Annotated[Path | None, typer.Option(help="A folder for samples.png, every third prompt, and worst.png.")] = None,

@@ -79,7 +79,7 @@ def read(caption: str) -> Request:
     if not found or (found["opening"] and found["place"]):
         raise ValueError(f'expected a caption of the picture book, such as "a big red car below a yellow star at night", got {caption!r}; '
                          "sdteach.picturebook.captions lists its words")  # fmt: skip
-    things = list(_THING.finditer(found["things"]))
+    things = list(THING.finditer(found["things"]))
     relation = found["things"][things[-2].end() : things[-1].start()].strip() if len(things) > 1 else None
     return Request(
         tuple(RequestedThing(_OBJECTS[t["object"]], _COLOURS.get(t["colour"]), _SIZES.get(t["size"])) for t in things),
@@ -120,7 +120,7 @@ def _any(ideas):
 
 
 _A_THING = rf"an? (?:(?:{_any(_SIZES)}) )?(?:(?:{_any(_COLOURS)}) )?(?:{_any(_OBJECTS)})"
-_THING = re.compile(rf"\ban? (?:(?P<size>{_any(_SIZES)}) )?(?:(?P<colour>{_any(_COLOURS)}) )?(?P<object>{_any(_OBJECTS)})\b")
+THING = re.compile(rf"\ban? (?:(?P<size>{_any(_SIZES)}) )?(?:(?P<colour>{_any(_COLOURS)}) )?(?P<object>{_any(_OBJECTS)})\b")
 _CAPTION = re.compile(
     rf"(?:(?P<opening>{_any(_PLACES)}), )?(?:(?P<style>{_any(_STYLES)}) )?"
     rf"(?P<things>{_A_THING}(?:, {_A_THING} and {_A_THING}| (?:{_any(_RELATIONS)}) {_A_THING})?)"

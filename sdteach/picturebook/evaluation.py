@@ -63,7 +63,7 @@ class Evaluation:
     painted: tuple[Painted, ...]
 
 
-def evaluate(model: StableDiffusion, judge: Judge, guidance_scale: float = 7.5) -> Evaluation:
+def evaluate(model: StableDiffusion, judge: Judge, guidance_scale: float | None = None) -> Evaluation:
     """Measure a checkpoint on scenes and prompts of the words it knows. Raises ValueError if it lacks a CLIP image tower."""
     if model.image_encoder is None or model.text_projection is None:
         raise ValueError(f"expected a checkpoint with CLIP's image tower and projection, got {model.name!r} without; picturebook has them")
