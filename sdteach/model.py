@@ -1,6 +1,7 @@
 """The loaded parts of a Stable Diffusion."""
 
 import hashlib
+import json
 from dataclasses import dataclass
 from os import environ
 from pathlib import Path
@@ -29,6 +30,7 @@ class StableDiffusion:
     `safety_checker`; `vocabulary` holds the words a small checkpoint was trained on, None for one that read the web.
     An XL checkpoint reads the prompt with two text towers: `tokenizer_2` and `text_encoder_2` are the second's, to which
     `text_projection` then belongs; `zeros_for_empty` says that it was trained with zeros where there is no negative prompt.
+    `guidance_scale` is its usual one, 7.5 unless the folder's sdteach.json names another.
     """
 
     name: str
@@ -47,6 +49,7 @@ class StableDiffusion:
     safety_checker: nn.Module | None = None
     vocabulary: frozenset[str] | None = None
     zeros_for_empty: bool = False
+    guidance_scale: float = 7.5
 
     def __repr__(self):
         sizes = ", ".join(f"{name} {sum(p.numel() for p in part.parameters()) / 1e6:.1f} M" for name, part in self.networks.items())
@@ -99,7 +102,7 @@ def load_model(
 
 def _assembled(name, pipeline, source, device, dtype):
     """The parts of a loaded pipeline, and what lies beside them."""
-    second, words = getattr(pipeline, "text_encoder_2", None), source / "vocabulary.txt"
+    second, words, own = getattr(pipeline, "text_encoder_2", None), source / "vocabulary.txt", source / "sdteach.json"
     # XL's autoencoder overflows in float16: it stays in float32 then, as diffusers runs it.
     if second is not None and dtype == torch.float16 and pipeline.vae.config.force_upcast:
         pipeline.vae.float()
@@ -109,6 +112,7 @@ def _assembled(name, pipeline, source, device, dtype):
         or _projection(source / "text_projection.safetensors", device, dtype),
         vocabulary=frozenset(words.read_text("utf-8").split()) if words.is_file() else None,
         zeros_for_empty=pipeline.config.get("force_zeros_for_empty_prompt", False),
+        guidance_scale=float(json.loads(own.read_text("utf-8"))["guidance_scale"]) if own.is_file() else 7.5,
     )  # fmt: skip
 
 

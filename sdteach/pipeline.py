@@ -58,6 +58,7 @@ class Run:
     def __init__(self, model, prompts, seeds, negative_prompt, steps, guidance_scale, height, width, scheduler, task):
         self.model, self.task, self.sampler = model, task, _sampler(model, scheduler)
         self.seeds, self.negative_prompt = seeds, negative_prompt
+        guidance_scale = model.guidance_scale if guidance_scale is None else guidance_scale
         _check_whole("steps", steps, 1, self.sampler.config.num_train_timesteps)
         if isinstance(guidance_scale, bool) or not isinstance(guidance_scale, Real) or not 0 <= guidance_scale <= 100:
             raise ValueError(f"expected guidance_scale to be a number from 0 to 100 (1 is off, 7.5 usual), got {guidance_scale!r}")
@@ -117,7 +118,7 @@ class Run:
 
 
 def denoise(
-    model: StableDiffusion, prompt: str | TextFeatures, negative_prompt: str = "", steps: int = 50, guidance_scale: float = 7.5,
+    model: StableDiffusion, prompt: str | TextFeatures, negative_prompt: str = "", steps: int = 50, guidance_scale: float | None = None,
     seed: int = 0, height: int | None = None, width: int | None = None, scheduler: str | None = None, *,
     noise: Tensor | None = None, image: Image.Image | None = None, strength: float | None = None, mask: np.ndarray | None = None,
     small: Image.Image | None = None, layout: Mapping[str, Box] | None = None,
@@ -125,8 +126,9 @@ def denoise(
     """Denoise step by step, equal to diffusers' StableDiffusionPipeline to the last bit in float32 on a CPU.
 
     `scheduler` names a diffusers class, made by `from_config(model.scheduler.config)`. Some samplers call the UNet more
-    often than `steps` (PNDM, Heun); each call is one step here. `height` and `width` are in pixels, by default those of a picture
-    that is given, else what the checkpoint was trained on. `prompt` may be text features, such as `text_encoder.interpolate` makes.
+    often than `steps` (PNDM, Heun); each call is one step here. `guidance_scale` is by default the model's. `height` and `width` are
+    in pixels, by default those of a picture that is given, else what the checkpoint was trained on. `prompt` may be text features,
+    such as `text_encoder.interpolate` makes.
 
     Other tasks are the same loop with one thing changed:
 
@@ -148,7 +150,7 @@ def denoise(
 
 @advised("what is kept of the run")
 def generate(
-    model: StableDiffusion, prompt: str | TextFeatures, negative_prompt: str = "", steps: int = 50, guidance_scale: float = 7.5,
+    model: StableDiffusion, prompt: str | TextFeatures, negative_prompt: str = "", steps: int = 50, guidance_scale: float | None = None,
     seed: int = 0, height: int | None = None, width: int | None = None, scheduler: str | None = None,
     collect: Collection[str] = USUAL, *,
     noise: Tensor | None = None, image: Image.Image | None = None, strength: float | None = None, mask: np.ndarray | None = None,
@@ -178,7 +180,7 @@ def generate(
 
 
 def unfold(
-    model: StableDiffusion, prompt: str | TextFeatures, negative_prompt: str = "", steps: int = 50, guidance_scale: float = 7.5,
+    model: StableDiffusion, prompt: str | TextFeatures, negative_prompt: str = "", steps: int = 50, guidance_scale: float | None = None,
     seed: int = 0, height: int | None = None, width: int | None = None, scheduler: str | None = None,
 ) -> Iterator[Trace]:  # fmt: skip
     """The run as it grows: after each step a Trace of the steps so far, each with its preview. The last one is what `generate` makes.
@@ -202,7 +204,7 @@ def unfold(
 
 def generate_batch(
     model: StableDiffusion, prompts: Sequence[str | TextFeatures], seeds: Sequence[int], negative_prompt: str = "", steps: int = 50,
-    guidance_scale: float = 7.5, height: int | None = None, width: int | None = None, scheduler: str | None = None, *,
+    guidance_scale: float | None = None, height: int | None = None, width: int | None = None, scheduler: str | None = None, *,
     image: Image.Image | None = None, strength: float | None = None, mask: np.ndarray | None = None, small: Image.Image | None = None,
 ) -> list[Image.Image]:  # fmt: skip
     """Make a picture of each prompt with its seed, all in one batch through the same loop; see `denoise` for the rest.

@@ -95,13 +95,14 @@ def _unsaid(model, negative):
 
 def unet_step(
     model: StableDiffusion, latents: Float[Tensor, "1 channels height width"], timestep: Timestep,
-    text: TextFeatures, negative: TextFeatures | None = None, guidance_scale: float = 7.5,
+    text: TextFeatures, negative: TextFeatures | None = None, guidance_scale: float | None = None,
 ) -> UNetStep:  # fmt: skip
     """Predict the noise in `latents`: x_t as the UNet sees it, variance-preserving (through scale_model_input).
 
     guided = uncond + guidance_scale (text - uncond): Ho & Salimans, 2022, equation 6, with w + 1 written as one number.
     """
-    return predict(model, latents, timestep, condition(model, [text], negative and [negative], guidance_scale))
+    scale = model.guidance_scale if guidance_scale is None else guidance_scale
+    return predict(model, latents, timestep, condition(model, [text], negative and [negative], scale))
 
 
 @advised("the UNet")

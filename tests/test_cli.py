@@ -472,12 +472,12 @@ def test_lab_needs_a_folder_that_may_be_written_to(lab, tmp_path, folder):
 def test_train_leaves_loss_curves_and_sample_sheets(sdteach_command, monkeypatch, tmp_path):
     """Of the stages that draw both; that all of them train is seen in tests/picturebook."""
     monkeypatch.setattr("sdteach.picturebook.training.SHEET", 1)
-    stages = [word for stage in ("scenes", "clip", "vae", "unet") for word in ("--stage", stage)]
+    stages = [word for stage in ("scenes", "clip", "words", "vae", "unet") for word in ("--stage", stage)]
     status, out, err = sdteach_command("train", tmp_path / "run", "--share", "0.00005", *stages)
     assert status == 0, err
     assert "clip: top-1" in out
     assert "sdteach evaluate" not in out  # nothing was packed
-    for phase in ("clip", "vae", "unet_single", "unet_small", "unet_large"):
+    for phase in ("clip", "words", "vae", "unet_single", "unet_small", "unet_large"):
         assert Image.open(tmp_path / "run" / phase / "losses.png").width > 800
     for phase in ("unet_single", "unet_large"):
         (sheet,) = (tmp_path / "run" / phase).glob("samples_*.png")

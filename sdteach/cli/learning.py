@@ -15,7 +15,7 @@ from .options import AsJson, Device, Scale, app, folder_to_write, loaded_model
 from .output import asides, said, tell, tell_table, write_figure
 
 Preset = StrEnum("Preset", ["cpu", "accelerator"])
-Stage = StrEnum("Stage", ["scenes", "clip", "vae", "decoder", "unet", "guidance", "pack", "judge"])
+Stage = StrEnum("Stage", ["scenes", "clip", "words", "vae", "decoder", "unet", "pack", "judge"])
 
 
 @app.command(
@@ -29,7 +29,7 @@ def train(
     ],
     preset: Annotated[Preset, typer.Option(help="A dozen objects, hours on two cores; or the whole world.")] = Preset.cpu,
     stage: Annotated[list[Stage] | None, typer.Option(help="Only this stage (may be repeated).")] = None,
-    share: Annotated[float, typer.Option(min=0.0, max=1.0, help="The share of all scenes and steps; 1 is the whole recipe.")] = 1.0,
+    share: Annotated[float, typer.Option(min=0.0, max=1.0, help="How much of all scenes, steps and minutes; 1 is the whole.")] = 1.0,
 ) -> None:
     """Train picturebook from nothing. Killed at any moment, the same command goes on where it was."""
     from transformers import CLIPTokenizer
@@ -48,7 +48,7 @@ def train(
 @app.command(epilog="Example:  [bold]sdteach evaluate --sheets .[/]   also draws all that was painted, and what failed")
 def evaluate(
     model: Annotated[str | None, typer.Option(help="A picturebook's folder; else $SDTEACH_MODEL, else the embedded one.")] = None,
-    guidance_scale: Scale = 7.5,
+    guidance_scale: Scale = None,
     attention: Annotated[bool, typer.Option("--attention", help="Measure instead where words are read, and what that decides.")] = False,
     as_json: AsJson = False,
     sheets: Annotated[

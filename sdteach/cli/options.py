@@ -69,7 +69,10 @@ Model = Annotated[
 ]
 Steps = Annotated[int, typer.Option(min=1, max=1000, help="Steps of the sampler.")]
 Seed = Annotated[int, typer.Option(min=0, help="The seed of the noise.")]
-Scale = Annotated[float, typer.Option(min=0, max=100, help="How far to push towards the prompt; 1 is off.")]
+Scale = Annotated[
+    float | None,
+    typer.Option(min=0, max=100, help="How far to push towards the prompt; 1 is off. By default the checkpoint's own usual scale."),
+]
 Negative = Annotated[str, typer.Option(help="What to push away from.")]
 Edge = Annotated[int | None, typer.Option(help="In pixels, a multiple of 8.")]
 Scheduler = Annotated[str | None, typer.Option(help="A diffusers class, such as EulerDiscreteScheduler.")]

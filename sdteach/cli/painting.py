@@ -77,7 +77,7 @@ def generate(
     strength: Strength = None,
     mask: Annotated[Path | None, given("Paint --image anew only where this picture is white.")] = None,
     layout: Annotated[Path | None, given("JSON of words and boxes: {\"car\": \\[left, top, right, bottom]}, 0 to 1.")] = None,
-    model: Model = None, steps: Steps = 50, seed: Seed = 0, guidance_scale: Scale = 7.5, negative_prompt: Negative = "",
+    model: Model = None, steps: Steps = 50, seed: Seed = 0, guidance_scale: Scale = None, negative_prompt: Negative = "",
     height: Edge = None, width: Edge = None, scheduler: Scheduler = None, device: Device = None, offload: Offload = False,
     compiled: Annotated[bool, typer.Option("--compile", help="Compile the UNet first: a minute or more, then quicker; for many.")] = False,
 ) -> None:  # fmt: skip
@@ -149,7 +149,7 @@ def upscale(
 def record(
     prompt: Annotated[str, typer.Argument(help="What the picture shows.")],
     out: Annotated[Path, output("The recorded run: .safetensors.", ".safetensors")],
-    model: Model = None, steps: Steps = 50, seed: Seed = 0, guidance_scale: Scale = 7.5, negative_prompt: Negative = "",
+    model: Model = None, steps: Steps = 50, seed: Seed = 0, guidance_scale: Scale = None, negative_prompt: Negative = "",
     height: Edge = None, width: Edge = None, scheduler: Scheduler = None, device: Device = None, offload: Offload = False,
 ) -> None:  # fmt: skip
     """Record a run for a class without a GPU: each step with its picture and where words were read, in a file small enough to copy."""

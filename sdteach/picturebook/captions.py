@@ -66,7 +66,7 @@ def read(caption: str) -> Request:
     if not found or (found["opening"] and found["place"]):
         raise ValueError(f'expected a caption of the picture book, such as "a big red car below a yellow star at night", got {caption!r}; '
                          "sdteach.picturebook.captions lists its words")  # fmt: skip
-    things = [*_THING.finditer(found["things"])]
+    things = [*THING.finditer(found["things"])]
     between = found["things"][things[-2].end() : things[-1].start()].strip() if len(things) > 1 else None
     return Request(
         tuple(RequestedThing(*(IDEAS[kind].get(thing[kind]) for kind in ("objects", "colours", "sizes"))) for thing in things),
@@ -102,7 +102,7 @@ def _a_thing(named):
     return rf"\ban? (?:{_any('sizes', named)} )?(?:{_any('colours', named)} )?{_any('objects', named)}\b"
 
 
-_THING, _A_THING = re.compile(_a_thing(True)), _a_thing(False)
+THING, _A_THING = re.compile(_a_thing(True)), _a_thing(False)
 _CAPTION = re.compile(
     rf"(?:(?P<opening>{_any('places', False)}), )?(?:(?P<style>{_any('styles', False)}) )?"
     rf"(?P<things>{_A_THING}(?:, {_A_THING} and {_A_THING}| {_any('relations', False)} {_A_THING})?)"

@@ -12,8 +12,8 @@ import sdteach
 from sdteach.picturebook.captions import known_grammar, read
 from sdteach.picturebook.evaluation import iou
 from sdteach.picturebook.scenes import HELD_OUT_SEED
-from sdteach.picturebook.training import live, unet
-from sdteach.picturebook.training.folder import new_scheduler
+from sdteach.picturebook.training import denoising, live
+from sdteach.picturebook.training.packing import new_scheduler
 
 
 class Line(nn.Module):
@@ -86,7 +86,7 @@ def test_points_are_denoised_by_the_loop_that_the_sampler_wants():
 def test_a_star_is_learned_from_points():
     torch.manual_seed(0)
     star, denoiser = live.points_of("star", 5000), live.PointDenoiser(64)
-    objective = unet.DenoisingObjective(denoiser, new_scheduler())
+    objective = denoising.DenoisingObjective(denoiser, new_scheduler())
     *_, progress = live.learn(objective, lambda: live.some_of(star, 256), 600, 3e-3)
     made = live.denoised_points(denoiser, 1000)[-1]
     assert np.mean(progress.losses[-50:]) < 0.4

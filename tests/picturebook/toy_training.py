@@ -14,6 +14,7 @@ from sdteach.picturebook.training.recipe import Phase
 
 PHASE = Phase(steps=6, batch=8, learning_rate=3e-4, ema_decay=0.8, warmup=2)
 PHASES = [name for name, value in vars(PRESETS["cpu"]).items() if isinstance(value, Phase)]
+USUAL_PHASES = [name for name in PHASES if name != "judge"]
 RECIPE = replace(PRESETS["cpu"].shortened(0.0), vae_channels=(16,) * 4, unet_channels=(32,) * 3, **dict.fromkeys(PHASES, PHASE))
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: StableDiffusion, judge: Judge, guidance_scale: float = 7.5, scenes: int = 250, most: int | None = None,
+    model: StableDiffusion, judge: Judge, guidance_scale: float | None = None, scenes: int = 250, most: int | None = None,
     scales: Sequence[float] = SCALES,
 ) -> Evaluation:  # fmt: skip
     """Measure a checkpoint on scenes and prompts of the words it knows: so many scenes, and at `most` so many prompts of a kind.

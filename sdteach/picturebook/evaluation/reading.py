@@ -82,7 +82,7 @@ class AttentionTruth:
     recoloured: dict[str, Measure]
 
 
-def attention_truth(model: StableDiffusion, judge: Judge, guidance_scale: float = 7.5) -> AttentionTruth:
+def attention_truth(model: StableDiffusion, judge: Judge, guidance_scale: float | None = None) -> AttentionTruth:
     """Measure a picturebook's cross-attention: six minutes on two cores."""
     words = known_words(model)
     layers, drawn, things = drawn_overlaps(model, words)

@@ -1,11 +1,14 @@
-"""Drawn scenes on disk: pictures and what every pixel shows as memory-mapped arrays, captions beside them."""
+"""Drawn scenes: all cores draw them straight into memory-mapped files, and whoever learns takes what is there."""
 
 import json
+import os
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from os import cpu_count, replace
+from multiprocessing import parent_process
+from os import cpu_count
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import torch
@@ -14,62 +17,129 @@ from tqdm.auto import tqdm
 
 from ...vae import to_signed
 from ..scenes import scene_from_seed
-from ..world import Grammar
+from ..world import COLOURS, OBJECTS, WORLD, Grammar
+
+JOB = 64  # scenes that a core draws at a time
+LONGEST = 200  # bytes of a caption
 
 
 @dataclass(frozen=True, eq=False)
 class DrawnScenes:
-    """`pictures` (n, size, size, 3) uint8, their `captions`, and `things` (n, size, size) uint8: see `Scene.things`."""
+    """`pictures` (n, size, size, 3) uint8, their `captions`, and `things` (n, size, size) uint8: see `Scene.things`.
+
+    `kinds` (n, 4, 2) uint8 says of the ground and of every thing, by its number in `things`, the index of its name in
+    `OBJECTS` and of its colour in `COLOURS`; of the ground, and where there is no such thing, the index after the last.
+    """
 
     pictures: Tensor
     captions: list[str]
     things: Tensor
-
-    def __getitem__(self, which: slice) -> "DrawnScenes":
-        return DrawnScenes(self.pictures[which], self.captions[which], self.things[which])
+    kinds: Tensor | None = None
 
     def to(self, device: torch.device) -> "DrawnScenes":
         """The same scenes with the pictures where the training runs, so that no loader stands between them."""
-        return DrawnScenes(self.pictures.to(device), self.captions, self.things.to(device))
+        return DrawnScenes(self.pictures.to(device), self.captions, self.things.to(device), self.kinds)
 
 
-def draw_scenes(folder: Path, count: int, canvas: int, grammar: Grammar, first_seed: int = 0, objects: int | None = None) -> DrawnScenes:
-    """Draw the scenes of `count` seeds from `first_seed` on into `folder`, or open them if they are there; see `describe`.
+@contextmanager
+def as_one_error(path: Path):
+    """Tell of whatever a library finds wrong with what lies at `path` in one ValueError."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"expected {path} as this version and this recipe leave it, got one that is damaged or another's "
+                         f"({type(error).__name__}: {error}); remove it, or name a new folder") from error  # fmt: skip
 
-    All cores draw, ahead of the training's need. Raises ValueError if what is there is another recipe's.
+
+class Drawing:
+    """The scenes of `count` seeds from `first_seed` on, drawn by `painters` into `folder`, or opened if they are there; see `describe`.
+
+    What was cut off goes on. Without painters another process draws. Raises ValueError if what is there is another recipe's,
+    another version's or damaged.
     """
-    facts, sheets = folder / "scenes.json", {"pictures": (count, canvas, canvas, 3), "things": (count, canvas, canvas)}
-    asked = {"canvas": canvas, "first_seed": first_seed, "objects": objects, "pairs": sorted(map(list, grammar.pairs)),
-             "places": list(grammar.places), "styles": list(grammar.styles), "most": grammar.most}  # fmt: skip
-    if not facts.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        pictures, things = (np.lib.format.open_memmap(folder / f"{name}.part.npy", "w+", np.uint8, shape) for name, shape in sheets.items())
-        captions = []
-        with ProcessPoolExecutor(cpu_count()) as painters:
-            seeds = range(first_seed, first_seed + count)
-            scenes = painters.map(partial(_drawn, canvas, objects, grammar), seeds, chunksize=64)
-            for index, scene in enumerate(tqdm(scenes, f"drawing {canvas} px scenes", count)):
-                pictures[index], things[index], caption = scene
-                captions.append(caption)
-        pictures.flush()
-        things.flush()
-        for name in sheets:
-            replace(folder / f"{name}.part.npy", folder / f"{name}.npy")
-        (folder / "scenes.part.json").write_text(json.dumps(asked | {"captions": captions}))
-        replace(folder / "scenes.part.json", facts)
-    drawn = json.loads(facts.read_text())
-    captions = drawn.pop("captions")
-    if drawn != asked or len(captions) != count:
-        raise ValueError(f"expected {count} scenes of {canvas} pixels from seed {first_seed} in {folder}, got {len(captions)} of "
-                         f"{drawn['canvas']} from seed {drawn['first_seed']}, or of another grammar; "
-                         "this folder is another recipe's, name a new one")  # fmt: skip
-    pictures, things = (torch.from_numpy(np.load(folder / f"{name}.npy", mmap_mode="c")) for name in sheets)
-    return DrawnScenes(pictures, captions, things)
+
+    def __init__(self, folder: Path, count: int, canvas: int, grammar: Grammar, first_seed: int = 0, objects: int | None = None,
+                 painters: ProcessPoolExecutor | None = None):  # fmt: skip
+        asked = {"count": count, "canvas": canvas, "first_seed": first_seed, "objects": objects, "most": grammar.most,
+                 "pairs": sorted(map(list, grammar.pairs)), "places": list(grammar.places), "styles": list(grammar.styles)}  # fmt: skip
+        facts = folder / "scenes.json"
+        if not facts.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, (dtype, *shape) in _fields(canvas).items():
+                np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, (count, *shape)).flush()
+            part = facts.with_suffix(".part")
+            part.write_text(json.dumps(asked))
+            part.replace(facts)
+        with as_one_error(facts):
+            if (there := json.loads(facts.read_text())) != asked:
+                raise ValueError(f"{ {name: there.get(name) for name in asked if there.get(name) != asked[name]} }")
+        self.sheets = _opened(folder, canvas, count)
+        self.count, self.jobs = count, []
+        if painters and not self.sheets["drawn"].all():
+            self.jobs = [painters.submit(_paint, folder, canvas, count, objects, grammar, first_seed, range(start, min(start + JOB, count)))
+                         for start in range(0, count, JOB)]  # fmt: skip
+
+    def drawn(self, least: int) -> int:
+        """How many are there, from the first on without a gap; those up to `least` are waited for."""
+        drawn = self.sheets["drawn"]
+        jobs = [] if drawn[:least].all() else self.jobs[: -(-least // JOB)]
+        for job in tqdm(jobs, "drawing", unit_scale=JOB, unit=" scenes", disable=not jobs):
+            job.result()
+        return len(drawn) if drawn.all() else int(drawn.argmin())
+
+    def first(self, number: int) -> DrawnScenes:
+        """The first `number` scenes, or all if there are fewer, once they are drawn."""
+        self.drawn(min(number, self.count))
+        pictures, things, kinds = (torch.from_numpy(self.sheets[name][:number]) for name in ("pictures", "things", "kinds"))
+        return DrawnScenes(pictures, [caption.decode() for caption in self.sheets["captions"][:number].tolist()], things, kinds)
 
 
-def _drawn(canvas, objects, grammar, seed):
-    scene = scene_from_seed(seed, canvas, objects, grammar)
-    return scene.picture, scene.things, scene.caption
+@contextmanager
+def all_painters():
+    """A process for every core. They end with this one, whatever ends it; if it fails, what is not begun stays undone."""
+    pool = ProcessPoolExecutor(cpu_count(), initializer=_end_with_parent)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+def _end_with_parent():
+    def wait():
+        parent_process().join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
+
+
+def _fields(canvas):
+    return {"pictures": ("u1", canvas, canvas, 3), "things": ("u1", canvas, canvas), "kinds": ("u1", WORLD.most + 1, 2),
+            "captions": (f"S{LONGEST}",), "drawn": ("?",)}  # fmt: skip
+
+
+def _opened(folder, canvas, count):
+    sheets = {}
+    for name, (dtype, *shape) in _fields(canvas).items():
+        with as_one_error(folder / f"{name}.npy"):
+            there = np.load(folder / f"{name}.npy", mmap_mode="r")  # opened to be written, a file cut short would be filled up
+            if there.shape != (count, *shape) or there.dtype != dtype:
+                raise ValueError(f"{there.dtype} {there.shape}")
+            sheets[name] = np.load(folder / f"{name}.npy", mmap_mode="r+")
+    return sheets
+
+
+def _paint(folder, canvas, count, objects, grammar, first_seed, indices):
+    sheets = _opened(folder, canvas, count)
+    for index in indices:
+        if not sheets["drawn"][index]:
+            scene = scene_from_seed(first_seed + index, canvas, objects, grammar)
+            sheets["pictures"][index], sheets["things"][index], sheets["captions"][index] = scene.picture, scene.things, scene.caption
+            sheets["kinds"][index] = len(OBJECTS), len(COLOURS)
+            for number, thing in enumerate(scene.objects, 1):
+                sheets["kinds"][index, number] = OBJECTS.index(thing.name), [*COLOURS].index(thing.colour)
+            sheets["drawn"][index] = True
 
 
 def to_tensor(pictures: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from ..scenes import draw, scenes_in_words
 from ..world import Grammar
 from .contrast import nearest
 from .data import DrawnScenes, to_tensor
-from .folder import new_scheduler
+from .packing import new_scheduler
 
 UPDATES = 16  # how often a training shows itself
 
@@ -103,7 +103,7 @@ def denoised_points(denoiser: nn.Module, number: int, steps: int = 25, seed: int
 
 
 def some_of(points: Tensor, number: int) -> tuple[Tensor, None, Tensor, Tensor]:
-    """A random batch for `unet.DenoisingObjective`: points (n, 2, 1, 1), no text, noise and timesteps."""
+    """A random batch for `denoising.DenoisingObjective`: points (n, 2, 1, 1), no text, noise and timesteps."""
     chosen = points[torch.randint(len(points), (number,))][:, :, None, None]
     return chosen, None, torch.randn_like(chosen), torch.randint(new_scheduler().config.num_train_timesteps, (number,))
 

@@ -22,8 +22,8 @@ def new_scheduler() -> PNDMScheduler:
     ))  # fmt: skip
 
 
-def pack(folder: Path, grammar: Grammar, tokenizer, towers, vae, unet) -> None:
-    """Write the trained parts to `folder` in half precision, with the words they know and a sum of every file."""
+def pack(folder: Path, grammar: Grammar, guidance_scale: float, tokenizer, towers, vae, unet) -> None:
+    """Write the trained parts to `folder` in half precision, with the words they know, their usual guidance and a sum of every file."""
     with quiet():
         from diffusers import StableDiffusionPipeline
     image_size = towers.image_encoder.config.image_size
@@ -40,4 +40,5 @@ def pack(folder: Path, grammar: Grammar, tokenizer, towers, vae, unet) -> None:
         path.write_text(json.dumps(json.loads(path.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
     save_file({"weight": towers.text_projection.weight.detach().half().contiguous()}, folder / "text_projection.safetensors")
     (folder / "vocabulary.txt").write_text("\n".join(vocabulary(grammar)) + "\n")
+    (folder / "sdteach.json").write_text(json.dumps({"guidance_scale": guidance_scale}) + "\n")
     write_sums(folder)
