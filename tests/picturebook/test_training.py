@@ -221,9 +221,9 @@ def test_two_processes_cut_off_once_train_what_one_does(tmp_path):
         assert [line["step"] for line in logs[1]] == [2, 4, 6]
         assert [line["loss"] for line in logs[1]] == pytest.approx([line["loss"] for line in logs[0]], rel=1e-4, abs=1.1e-5)
         one, two = (load_file(folder / "state.safetensors") for folder in folders)
-        for name in one:
-            # A weight whose gradient is next to nothing may go either way, since Adam hides that too: one in a thousand.
-            assert ((two[name] - one[name]).abs() > 1e-4).float().mean() < 1e-3, f"{phase}: {name}"
+        # A weight whose gradient is next to nothing may go either way, since Adam hides that too.
+        off = torch.cat([((two[name] - one[name]).abs() > 1e-4).flatten() for name in one])
+        assert off.float().mean() < 1e-4, phase
     assert damaged_files(tmp_path / "shared" / "picturebook") == []
 
 
