@@ -3,6 +3,8 @@ from . import attention as attention
 from . import batch as batch
 from . import classroom as classroom
 from . import cli as cli
+from . import collecting as collecting
+from . import edits as edits
 from . import files as files
 from . import loading as loading
 from . import model as model
@@ -13,6 +15,7 @@ from . import player as player
 from . import plots as plots
 from . import records as records
 from . import schedule as schedule
+from . import tasks as tasks
 from . import text_encoder as text_encoder
 from . import tokenizer as tokenizer
 from . import trace as trace
@@ -20,7 +23,7 @@ from . import unet as unet
 from . import vae as vae
 from . import vectors as vectors
 from . import widgets as widgets
-from .attention import masked_out as masked_out
+from .edits import masked_out as masked_out
 from .model import StableDiffusion as StableDiffusion
 from .model import load_model as load_model
 from .pipeline import denoise as denoise

@@ -98,6 +98,7 @@ def _files(model, orders, folder, settings):
     schedule = {name: value for name, value in model.scheduler.config.items() if not name.startswith("_")}
     made_by = {name: _plain(value) for name, value in settings.items()} | {
         "model": fingerprint(*model.networks.values()), "dtype": str(model.dtype), "height": height, "width": width,
+        "guidance_scale": model.guidance_scale if settings["guidance_scale"] is None else settings["guidance_scale"],
         "scheduler": [settings["scheduler"], type(model.scheduler).__name__, schedule],
     }  # fmt: skip
     files = []
