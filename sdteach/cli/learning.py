@@ -116,7 +116,8 @@ def _draw_sheets(painted, folder):
 
 
 def _draw_grid(file, cases, captions, **shape):
-    write_figure(file, sdteach.plots.picture_grid([case.pixels for case in cases], captions, **shape))
+    """A sheet of many pictures, which ships with the checkpoint: a browser's dots are enough."""
+    write_figure(file, sdteach.plots.picture_grid([case.pixels for case in cases], captions, **shape), sdteach.plots.style.CSS)
 
 
 def _tell_attention(truth, names):

@@ -56,8 +56,8 @@ def write_picture(path, image):
     write_whole(path, data.getvalue())
 
 
-def write_figure(path, figure):
-    figure.savefig(data := BytesIO(), format=path.suffix[1:], dpi=sdteach.plots.style.DPI)
+def write_figure(path, figure, dpi=None):
+    figure.savefig(data := BytesIO(), format=path.suffix[1:], dpi=dpi or sdteach.plots.style.DPI)
     write_whole(path, data.getvalue())
 
 
