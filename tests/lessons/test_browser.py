@@ -113,7 +113,9 @@ def explorer_of(page, code):
 
 def step_of(explorer):
     """The step on the slider, once the picture shows the same."""
-    step = int(explorer.locator(".widget-readout").inner_text())
+    readout = explorer.locator(".widget-readout")
+    readout.scroll_into_view_if_needed()  # JupyterLab renders what is in view
+    step = int(readout.inner_text())
     expect(explorer.locator("img")).to_have_attribute("alt", re.compile(f"^step {step} of 26,"))
     return step
 
