@@ -58,7 +58,7 @@ def record(step, collect: Collection[str]) -> StepRecord:
     """Copy what is wanted of a `pipeline.DenoisingStep` to the CPU, where it no longer changes."""
     fields = {name: getattr(step, name) for part in collect for name in PARTS[part]}
     kept = {name: to_numpy(value) for name, value in fields.items() if value is not None}
-    kept |= {part: _by_layer(getattr(step, part), step.text.tokens.end) for part in ATTENTION if part in collect}
+    kept |= {part: by_layer(getattr(step, part), step.text.tokens.end) for part in ATTENTION if part in collect}
     return StepRecord(step.index, step.timestep, **kept)
 
 
@@ -67,7 +67,7 @@ def to_numpy(tensor: torch.Tensor) -> np.ndarray:
     return tensor.detach().to("cpu", torch.float32, copy=True).numpy()
 
 
-def _by_layer(maps, end):
+def by_layer(maps, end):
     """Maps ([heads,] places, height, width) on the CPU, the padding's places summed into one. All layers, one beneath the other,
     make the way in one copy."""
     rows = [layer.movedim(-3, -1) for layer in maps.values()]

@@ -18,12 +18,10 @@ from ..judge import Judge, Seen, faults, relation_right
 from ..scenes import scenes_in_words
 from ..world import STYLES
 from . import other_tasks, reading
-from .measures import HEAT, Measure, attention_iou, average, copied, fraction, iou, overlap, retrieved, word_for
+from .measures import HEAT, Measure, average, copied, fraction, overlap, retrieved, word_for
 from .prompts import PROMPTS, known_words, prompts
 
-__all__ = ["GOALS", "HEAT", "PROMPTS", "Evaluation", "Measure", "Painted", "average", "copied", "evaluate", "fraction", "iou",
-           "measures_of_painted", "other_tasks", "overlap", "paint", "prompts", "psnr", "reading", "retrieved",
-           "word_for"]  # fmt: skip
+__all__ = ["GOALS", "HEAT", "Evaluation", "Painted", "copied", "evaluate", "other_tasks", "overlap", "paint", "psnr", "reading"]
 
 GOALS = {"vae_psnr": 30.0, "clip_top1": 0.90, "one_object": 0.97, "two_objects": 0.90, "held_out_pairs": 0.85, "attention_miou": 0.60,
          "judge_true": 0.97, "judge_shuffled": 0.05}  # fmt: skip
@@ -73,22 +71,23 @@ def evaluate(
         raise ValueError(f"expected a checkpoint with CLIP's image tower and projection, got {model.name!r} without; picturebook has them")
     words = known_words(model)
     drawn = scenes_in_words(words, scenes, HELD_OUT_SEED, known_grammar(words))
-    pairs = [(scene, copied(model, scene.picture)) for scene in tqdm(drawn, "through the VAE and back")]
-    decibels = [(scene.style, psnr(scene.picture, copy)) for scene, copy in pairs]
-    seen = [judge.look(picture) for scene, copy in tqdm(pairs, "judging scenes") for picture in (scene.picture, copy)]
-    requests = [read(scene.caption) for scene in drawn for _ in range(2)]
+    pictures = [scene.picture for scene in drawn]
+    copies = [copied(model, picture) for picture in tqdm(pictures, "through the VAE and back")]
+    decibels = [(scene.style, psnr(scene.picture, copy)) for scene, copy in zip(drawn, copies, strict=True)]
+    seen = [judge.look(picture) for picture in tqdm(pictures + copies, "judging scenes")]
+    requests = [read(scene.caption) for scene in drawn]
     asked = [(kind, prompt) for kind, captions in prompts(words).items() for prompt in captions[:most]]
     cases = [(seed, *case) for seed, case in enumerate(asked)]
     painted = paint(model, judge, cases, guidance_scale=guidance_scale)
-    fewer = [case for case in cases if case[1] in ("one_object", "two_objects")][::EVERY]
     measures = {
         "vae_psnr": average([value for _, value in decibels]),
         "clip_top1": fraction(retrieved(model, drawn)),
         **measures_of_painted(painted),
-        "judge_true": _without_faults(seen, requests),
-        "judge_shuffled": _without_faults(seen, requests[2:] + requests[:2]),
+        "judge_true": _without_faults(seen, 2 * requests),
+        "judge_shuffled": _without_faults(seen, 2 * (requests[1:] + requests[:1])),
         **_by_style("vae_psnr", average, decibels),
     }
+    fewer = [case for case in cases if case[1] in ("one_object", "two_objects")][::EVERY]
     for scale in scales:
         again = paint(model, judge, fewer, guidance_scale=scale, steps=SCALE_STEPS)
         measures[f"guidance_{scale:g}"] = fraction([not case.faults for case in again])
@@ -107,8 +106,9 @@ def paint(model: StableDiffusion, judge: Judge, cases: Sequence[tuple[int, str, 
     for seed, kind, prompt in tqdm(cases, "painting prompts"):
         trace = generate(model, prompt, seed=seed, collect=("attention",), **settings)
         seen = judge.look(trace.pixels)
-        overlaps = [attention_iou(trace, seen, thing.name) for thing in read(prompt).things]
-        painted.append(Painted(kind, prompt, trace.pixels, seen, tuple(value for value in overlaps if value is not None)))
+        found = filter(None, (seen.find(thing.name) for thing in read(prompt).things))
+        overlaps = (overlap(trace.heat_map(word_for(trace.tokens, thing.name)), thing.mask, HEAT) for thing in found)
+        painted.append(Painted(kind, prompt, trace.pixels, seen, tuple(overlaps)))
     return painted
 
 
@@ -116,7 +116,8 @@ def measures_of_painted(painted: Sequence[Painted]) -> dict[str, Measure]:
     """How many of each kind are right; how many of all, by the style they are asked in; the overlap of words and things; and
     `relation`: of the pictures of two objects that show both, in whatever colour, how many have them where they were asked for."""
     right = {kind: [not case.faults for case in painted if case.kind == kind] for kind in PROMPTS}
-    relations = [relation_right(case.seen, _without_colours(case.request)) for case in painted if case.kind == "two_objects"]
+    named = [replace(case.request, things=tuple(RequestedThing(thing.name) for thing in case.request.things)) for case in painted]
+    relations = [relation_right(case.seen, request) for case, request in zip(painted, named, strict=True) if case.kind == "two_objects"]
     return {
         **{kind: fraction(cases) for kind, cases in right.items() if cases},
         "attention_miou": average([value for case in painted for value in case.overlaps]),
@@ -125,12 +126,8 @@ def measures_of_painted(painted: Sequence[Painted]) -> dict[str, Measure]:
     }
 
 
-def _without_colours(request):
-    return replace(request, things=tuple(RequestedThing(thing.name) for thing in request.things))
-
-
 def _by_style(name, measure, cases):
     """A measure of each style, if there are several; cases are (style, value)."""
     values = {style: [value for other, value in cases if other == style] for style in STYLES}
-    several = {style: found for style, found in values.items() if found}
-    return {f"{name}_{style}": measure(found) for style, found in several.items()} if len(several) > 1 else {}
+    several = {f"{name}_{style}": measure(found) for style, found in values.items() if found}
+    return several if len(several) > 1 else {}

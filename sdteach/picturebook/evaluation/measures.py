@@ -13,11 +13,9 @@ from tqdm.auto import tqdm
 from ...model import StableDiffusion
 from ...records import Tokens
 from ...text_encoder import encode_text, image_features
-from ...trace import Trace
 from ...vae import copies
 from ...vectors import cosine_similarity
 from ..captions import WORDS
-from ..judge import Seen
 from ..scenes import Scene
 
 HEAT = 0.35  # a word was read wherever its heat map (0..1) is above this; chosen by `reading`
@@ -63,12 +61,6 @@ def retrieved(model: StableDiffusion, scenes: Sequence[Scene]) -> list[bool]:
     texts = torch.stack([encode_text(model, caption).projected for caption in tqdm(captions, "CLIP reads")])
     nearest = cosine_similarity(images, texts).argmax(1).tolist()
     return [captions[found] == caption for found, caption in zip(nearest, captions, strict=True)]
-
-
-def attention_iou(trace: Trace, seen: Seen, name: str) -> float | None:
-    """Overlap (intersection over union) of where the word for an object was read and where it is; None if it is not there."""
-    thing = seen.find(name)
-    return None if thing is None else overlap(trace.heat_map(word_for(trace.tokens, name)), thing.mask, HEAT)
 
 
 def word_for(tokens: Tokens, name: str) -> int:

@@ -1,5 +1,6 @@
 """How well the loop does its other tasks on picturebook, where the truth is known: small pictures made large, and layouts."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -21,6 +22,7 @@ from .measures import Measure, average, copied, iou, word_for
 from .prompts import full_captions, known_words
 
 STEPS, GUIDANCE = 20, 2.0  # of the enlarging
+EDGE = 0.44  # of a box in a layout
 
 
 def scenes_for(model: StableDiffusion, number: int) -> list[Scene]:
@@ -66,27 +68,18 @@ class Layout:
 
 def layouts(model: StableDiffusion, number: int, objects: int) -> list[Layout]:
     """Captions of one object with a box somewhere, or of two with boxes that fit their relation."""
-    words, rng = known_words(model), np.random.default_rng(objects)
+    words, rng, found = known_words(model), np.random.default_rng(objects), []
     captions = full_captions(words, 90_000 + 10_000 * objects, objects, known_grammar(words).taught())
-    return [Layout(caption, _boxes(rng, caption)) for caption in islice(captions, number)]
-
-
-def _boxes(rng, caption):
-    request, edge = read(caption), 0.44
-    names = [thing.name for thing in request.things]
-    if len(names) == 1:
-        left, top = rng.uniform(0.03, 0.97 - edge, 2)
-        return {names[0]: (left, top, left + edge, top + edge)}
-    way = np.array(RELATIONS[request.relation])
-    corners = [0.5 - edge / 2 + sign * 0.24 * way for sign in (1, -1)]
-    return {name: (*corner, *(corner + edge)) for name, corner in zip(names, corners, strict=True)}
-
-
-def laid_out(model: StableDiffusion, layout: Layout, seed: int, led: bool, **settings) -> Image.Image:
-    """The caption's picture, `led` by the layout or left free, from the same noise."""
-    tokens = tokenize(model, layout.caption)
-    boxes = {tokens.words[word_for(tokens, name)]: box for name, box in layout.boxes.items()}
-    return generate(model, layout.caption, seed=seed, layout=boxes if led else None, collect=(), **settings).image
+    for caption in islice(captions, number):
+        request = read(caption)
+        if objects == 1:
+            corners = [rng.uniform(0.03, 0.97 - EDGE, 2)]
+        else:
+            way = np.array(RELATIONS[request.relation])
+            corners = [0.5 - EDGE / 2 + sign * 0.24 * way for sign in (1, -1)]
+        boxes = {thing.name: (*corner, *(corner + EDGE)) for thing, corner in zip(request.things, corners, strict=True)}
+        found.append(Layout(caption, boxes))
+    return found
 
 
 def in_box(seen: Seen, name: str, box: Box) -> float:
@@ -101,11 +94,11 @@ def in_box(seen: Seen, name: str, box: Box) -> float:
 
 def layout_truth(model: StableDiffusion, judge: Judge, cases: Sequence[Layout], steps: int = 25) -> dict[str, dict[str, Measure]]:
     """How well things lie in their boxes (`in_box`), and how many of them were found: with the layout and without."""
-    overlaps, hits = {}, {}
+    found = defaultdict(list)
     for seed, case in enumerate(tqdm(cases, "laying out")):
-        for way, led in (("free", False), ("led", True)):
-            seen = judge.look(np.asarray(laid_out(model, case, seed, led, steps=steps)))
-            for name, box in case.boxes.items():
-                overlaps.setdefault(way, []).append(in_box(seen, name, box))
-                hits.setdefault(way, []).append(float(seen.find(name) is not None))
-    return {way: {"overlap": average(overlaps[way]), "found": average(hits[way])} for way in overlaps}
+        tokens = tokenize(model, case.caption)
+        boxes = {tokens.words[word_for(tokens, name)]: box for name, box in case.boxes.items()}
+        for way, layout in {"free": None, "led": boxes}.items():
+            seen = judge.look(generate(model, case.caption, steps=steps, seed=seed, layout=layout, collect=()).pixels)
+            found[way] += [(in_box(seen, name, box), seen.find(name) is not None) for name, box in case.boxes.items()]
+    return {way: dict(zip(("overlap", "found"), map(average, zip(*pairs, strict=True)), strict=True)) for way, pairs in found.items()}

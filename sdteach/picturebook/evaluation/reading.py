@@ -6,8 +6,10 @@ the same maps. All numbers carry their 95 % interval.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from itertools import islice, product
 
 import numpy as np
@@ -16,10 +18,11 @@ from jaxtyping import Float32
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ...collecting import by_layer
 from ...edits import layout_kept, masked_out
 from ...files import data_folder
 from ...model import StableDiffusion, fingerprint
-from ...pipeline import DenoisingStep, denoise, generate
+from ...pipeline import denoise, generate
 from ...records import Tokens, by_area, heat_map, over_text
 from ...schedule import add_noise
 from ...text_encoder import encode_text
@@ -28,24 +31,24 @@ from ...unet import UNetStep, unet_step
 from ...vae import image_to_latents, latents_to_image
 from ..captions import IDEAS, known_grammar, read
 from ..imagining import HELD_OUT_SEED
-from ..judge import Judge, SeenThing
+from ..judge import Judge
 from ..scenes import scenes_in_words
 from ..world import COLOURS
 from .measures import HEAT, Measure, average, fraction, iou, overlap, word_for
 from .prompts import full_captions, known_words
 
 STEPS = 25
-DRAWN, CHOOSING, REPORTING, CAUSAL = 60, 60, 100, 50  # scenes and prompts
 TIMESTEPS = (1, 101, 201, 301, 401, 501, 601, 701, 801, 901)
 THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 VIEWS = {"raw": np.asarray, "over the text": over_text}
 WEIGHTS = {"layers alike": lambda maps: dict.fromkeys(maps, 1.0), "by area": by_area}
 SINCE = {"all steps": 0.0, "second half": 0.5, "last quarter": 0.75}
-DAAM = "DAAM: raw, layers alike, all steps, bicubic"
 AGGREGATIONS = {
-    ", ".join(names): (*(table[name] for table, name in zip((VIEWS, WEIGHTS, SINCE), names, strict=True)), Image.Resampling.BILINEAR)
-    for names in product(VIEWS, WEIGHTS, SINCE)
-} | {DAAM: (VIEWS["raw"], WEIGHTS["layers alike"], 0.0, Image.Resampling.BICUBIC)}
+    f"{view}, {weights}, {since}": (VIEWS[view], WEIGHTS[weights], SINCE[since], Image.Resampling.BILINEAR)
+    for view, weights, since in product(VIEWS, WEIGHTS, SINCE)
+}
+DAAM = "DAAM: raw, layers alike, all steps, bicubic"
+AGGREGATIONS[DAAM] = (VIEWS["raw"], WEIGHTS["layers alike"], 0.0, Image.Resampling.BICUBIC)
 CHOSEN = "over the text, by area, last quarter"  # what `Trace.heat_map` does
 
 
@@ -69,7 +72,7 @@ class AttentionTruth:
     """
 
     unet: str
-    layers: tuple[str, ...]
+    layers: Sequence[str]
     drawn: Float32[np.ndarray, "layers timesteps"]
     drawn_things: int
     aggregations: dict[str, Aggregated]
@@ -82,28 +85,31 @@ class AttentionTruth:
     recoloured: dict[str, Measure]
 
 
-def attention_truth(model: StableDiffusion, judge: Judge, guidance_scale: float | None = None) -> AttentionTruth:
-    """Measure a picturebook's cross-attention: six minutes on two cores."""
+def attention_truth(
+    model: StableDiffusion, judge: Judge, guidance_scale: float | None = None, steps: int = STEPS, drawn: int = 60,
+    timesteps: Sequence[int] = TIMESTEPS, choosing: int = 60, reporting: int = 100, causal: int = 50,
+) -> AttentionTruth:  # fmt: skip
+    """Measure a picturebook's cross-attention on so many drawn scenes, prompts to choose by, others to report and others to
+    intervene in: by default six minutes on two cores."""
     words = known_words(model)
-    layers, drawn, things = drawn_overlaps(model, words)
-    aggregations, by_layer = choose(*(painted_overlaps(model, judge, guidance_scale, _captions(words, start, count), start)
-                                      for start, count in ((40_000, CHOOSING), (60_000, REPORTING))))  # fmt: skip
-    cases = [*interventions(model, judge, guidance_scale, words)]
-    swaps = {name: [case.swapped[name] for case in cases] for name in cases[0].swapped}
+    layers, table, things = drawn_overlaps(model, words, drawn, timesteps)
+    aggregations, by_layer = choose(*(painted_overlaps(model, judge, guidance_scale, _captions(words, seed, count), seed, steps)
+                                      for seed, count in ((40_000, choosing), (60_000, reporting))))  # fmt: skip
+    gone, overlaps, recoloured = interventions(model, judge, guidance_scale, words, steps, causal)
     return AttentionTruth(
-        fingerprint(model.unet), layers, drawn, things, aggregations, by_layer,
+        fingerprint(model.unet), layers, table, things, aggregations, by_layer,
         max(aggregations, key=lambda name: aggregations[name].chosen_on.value),
-        {name: fraction([case.gone[name] for case in cases]) for name in cases[0].gone},
-        average([float(case.gone["word and later"]) - case.gone["control"] for case in cases]),
-        {name: average([same for same, _ in found]) for name, found in swaps.items()},
-        {name: fraction([same >= 0.5 for same, _ in found]) for name, found in swaps.items()},
-        {name: fraction([changed for _, changed in found]) for name, found in swaps.items()},
+        {hidden: fraction(cases) for hidden, cases in gone.items()},
+        average(np.subtract(gone["word and later"], gone["control"], dtype=float)),
+        {layout: average(cases) for layout, cases in overlaps.items()},
+        {layout: fraction([same >= 0.5 for same in cases]) for layout, cases in overlaps.items()},
+        {layout: fraction(cases) for layout, cases in recoloured.items()},
     )  # fmt: skip
 
 
 def as_plain(truth: AttentionTruth) -> dict:
     """What was measured as names and numbers that JSON knows; four digits are as much as the intervals bear."""
-    return asdict(replace(truth, layers=[*truth.layers], drawn=truth.drawn.astype(float).round(4).tolist()), dict_factory=_rounded)
+    return asdict(truth, dict_factory=_rounded) | {"drawn": truth.drawn.astype(float).round(4).tolist()}
 
 
 def _rounded(items):
@@ -113,7 +119,7 @@ def _rounded(items):
 def from_json(text: str) -> AttentionTruth:
     """What `as_plain` made plain, from its JSON. Raises TypeError or KeyError for anything else."""
     plain = json.loads(text, object_hook=_measured)
-    return AttentionTruth(**plain | {"layers": tuple(plain["layers"]), "drawn": np.array(plain["drawn"], np.float32)})
+    return AttentionTruth(**plain | {"drawn": np.array(plain["drawn"], np.float32)})
 
 
 def _measured(plain):
@@ -127,34 +133,27 @@ def shipped() -> AttentionTruth:
     return from_json((data_folder("assets") / "attention.json").read_text("utf-8"))
 
 
-def drawn_overlaps(model: StableDiffusion, words: frozenset[str]) -> tuple[tuple[str, ...], Float32[np.ndarray, "layers timesteps"], int]:
+def drawn_overlaps(
+    model: StableDiffusion, words: frozenset[str], number: int, timesteps: Sequence[int]
+) -> tuple[list[str], Float32[np.ndarray, "layers timesteps"], int]:
     """The overlap of every object's word with its drawn mask, on scenes noised to each timestep: by layer, and all by area."""
-    scenes, scores = scenes_in_words(words, DRAWN, HELD_OUT_SEED + 70_000, known_grammar(words)), {}
-    for seed, scene in enumerate(tqdm(scenes, "reading drawn scenes")):
-        latents, text = image_to_latents(model, scene.image).mean, encode_text(model, scene.caption)
+    scenes, scores = scenes_in_words(words, number, HELD_OUT_SEED + 70_000, known_grammar(words)), defaultdict(list)
+    encoded = [(scene, image_to_latents(model, scene.image).mean, encode_text(model, scene.caption)) for scene in scenes]
+    for timestep, (seed, (scene, latents, text)) in tqdm([*product(timesteps, enumerate(encoded))], "reading drawn scenes"):
         noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)).to(latents)
-        for column, timestep in enumerate(TIMESTEPS):
-            step = unet_step(model, add_noise(model, latents, noise, timestep), timestep, text, guidance_scale=1.0)
-            maps = _padding_summed(step, text.tokens.end)
-            for thing in scene.objects:
-                places = text.tokens.places(word_for(text.tokens, thing.name))
-                for row, weights in ({layer: {layer: 1.0} for layer in maps} | {"all layers, by area": by_area(maps)}).items():
-                    heat = heat_map([maps], places, *latents.shape[2:], weights)
-                    scores.setdefault(row, [[] for _ in TIMESTEPS])[column].append(overlap(heat, thing.mask, HEAT))
-    table = np.array([*scores.values()])  # layers, timesteps, things
-    return tuple(scores), table.mean(2).astype(np.float32), table.shape[2]
+        step = unet_step(model, add_noise(model, latents, noise, timestep), timestep, text, guidance_scale=1.0)
+        maps = by_layer(step.attention, text.tokens.end)
+        for thing in scene.objects:
+            places = text.tokens.places(word_for(text.tokens, thing.name))
+            for row, layers in {**{layer: {layer: maps[layer]} for layer in maps}, "all layers, by area": maps}.items():
+                scores[row].append(overlap(heat_map([layers], places, *latents.shape[2:]), thing.mask, HEAT))
+    table = np.reshape([*scores.values()], (len(scores), len(timesteps), -1))  # by thing
+    return [*scores], table.mean(2).astype(np.float32), table.shape[2]
 
 
 def heat_of(step: UNetStep, tokens: Tokens, name: str) -> Float32[np.ndarray, "_ _"]:
     """Where the word for an object was read at one step: all layers by their area, 0..1."""
-    return heat_map([_padding_summed(step, tokens.end)], tokens.places(word_for(tokens, name)), *step.noise.shape[2:])
-
-
-def _padding_summed(step, end):
-    return {
-        layer: torch.cat([maps[: end + 1], maps[end + 1 :].sum(0, keepdim=True)]).float().cpu().numpy()
-        for layer, maps in step.attention.items()
-    }
+    return heat_map([by_layer(step.attention, tokens.end)], tokens.places(word_for(tokens, name)), *step.noise.shape[2:])
 
 
 def _captions(words, start, count):
@@ -164,22 +163,20 @@ def _captions(words, start, count):
 
 
 def painted_overlaps(
-    model: StableDiffusion, judge: Judge, guidance_scale: float, captions: Sequence[str], seed: int
+    model: StableDiffusion, judge: Judge, guidance_scale: float | None, captions: Sequence[str], seed: int, steps: int = STEPS
 ) -> dict[str, list[list[float]]]:
     """For every way to make one map, and for every layer alone over the second half of the run: the overlap at each threshold, for
     each thing the judge found."""
     scores = {}
     for index, caption in enumerate(tqdm(captions, "painting and reading")):
-        trace = generate(model, caption, steps=STEPS, guidance_scale=guidance_scale, seed=seed + index, collect=("attention",))
+        trace = generate(model, caption, steps=steps, guidance_scale=guidance_scale, seed=seed + index, collect=("attention",))
         seen = judge.look(trace.pixels)
-        for name in (thing.name for thing in read(caption).things):
-            if (thing := seen.find(name)) is None:
-                continue
-            places = trace.tokens.places(word_for(trace.tokens, name))
-            heats = {way: aggregated(trace, places, *options) for way, options in AGGREGATIONS.items()}
-            for layer in trace.steps[0].attention:
-                heats[layer] = aggregated(trace, places, over_text, lambda _, layer=layer: {layer: 1.0}, 0.5, Image.Resampling.BILINEAR)
-            for way, heat in heats.items():
+        layers = {layer: (over_text, lambda _, layer=layer: {layer: 1.0}, 0.5, Image.Resampling.BILINEAR)
+                  for layer in trace.steps[0].attention}  # fmt: skip
+        for thing in filter(None, (seen.find(wanted.name) for wanted in read(caption).things)):
+            places = trace.tokens.places(word_for(trace.tokens, thing.name))
+            for way, options in (AGGREGATIONS | layers).items():
+                heat = aggregated(trace, places, *options)
                 scores.setdefault(way, []).append([overlap(heat, thing.mask, threshold) for threshold in THRESHOLDS])
     return scores
 
@@ -191,7 +188,7 @@ def aggregated(trace: Trace, places: tuple[int, ...], view, weigh, since: float,
 
 
 def choose(
-    choosing: Mapping[str, list[list[float]]], reporting: Mapping[str, list[list[float]]]
+    choosing: dict[str, list[list[float]]], reporting: dict[str, list[list[float]]]
 ) -> tuple[dict[str, Aggregated], dict[str, Aggregated]]:
     """For every way and every layer the threshold that is best on the seeds for choosing, and what it gives on the others.
 
@@ -203,58 +200,44 @@ def choose(
     for way, rows in choosing.items():
         best = int(np.mean(rows, 0).argmax())
         found[way] = Aggregated(THRESHOLDS[best], *(average([row[best] for row in scored[way]]) for scored in (choosing, reporting)))
-    return {way: found[way] for way in AGGREGATIONS}, {way: found[way] for way in found if way not in AGGREGATIONS}
+    return {way: found.pop(way) for way in AGGREGATIONS}, found
 
 
-@dataclass(frozen=True)
-class Case:
-    """What became of one painted thing: whether it is `gone`, and, with another colour word, the overlap of its mask with the
-    first one and whether it has that colour."""
+def interventions(
+    model: StableDiffusion, judge: Judge, guidance_scale: float | None, words: frozenset[str], steps: int, number: int
+) -> tuple[dict[str, list[bool]], dict[str, list[float]], dict[str, list[bool]]]:
+    """Paint prompts of one object until so many show it, and each of those again.
 
-    prompt: str
-    gone: dict[str, bool]
-    swapped: dict[str, tuple[float, bool]]
-
-
-def interventions(model: StableDiffusion, judge: Judge, guidance_scale: float, words: frozenset[str]) -> Iterator[Case]:
-    """Paint prompts of one object until `CAUSAL` of them show it; then each again, with words hidden and with another colour."""
-    captions = full_captions(words, 80_000, 1, known_grammar(words))
+    With words hidden where the thing was: whether it is gone. With another colour word, the layout kept or free: how much the
+    thing's mask overlaps with the first one, and whether it has that colour.
+    """
+    gone, overlaps, recoloured = defaultdict(list), defaultdict(list), defaultdict(list)
     colours = [colour for colour in COLOURS if colour in words]
-    with tqdm(total=CAUSAL, desc="hiding and swapping words") as bar:
-        for seed, caption in enumerate(captions):
-            steps = [*denoise(model, caption, steps=STEPS, guidance_scale=guidance_scale, seed=seed)]
-            wanted = read(caption).things[0]
-            thing = judge.look(np.asarray(latents_to_image(model, steps[-1].next_latents))).find(wanted.name)
-            if thing is None or thing.colour != wanted.colour:
-                continue
-            yield case(model, judge, guidance_scale, caption, seed, steps, thing, colours)
-            bar.update()
-            if bar.n == CAUSAL:
-                return
+    bar = tqdm(total=number, desc="hiding and swapping words")
+    for seed, caption in enumerate(full_captions(words, 80_000, 1, known_grammar(words))):
+        run = [*denoise(model, caption, steps=steps, guidance_scale=guidance_scale, seed=seed)]
+        (wanted,), tokens = read(caption).things, run[0].text.tokens
+        thing = judge.look(np.asarray(latents_to_image(model, run[-1].next_latents))).find(wanted.name)
+        if thing is None or thing.colour != wanted.colour:
+            continue
 
+        def again(context, prompt, seed=seed, name=thing.name):
+            with context:
+                trace = generate(model, prompt, steps=steps, guidance_scale=guidance_scale, seed=seed, collect=())
+            return judge.look(trace.pixels).find(name)
 
-def case(
-    model: StableDiffusion, judge: Judge, guidance_scale: float, caption: str, seed: int, steps: Sequence[DenoisingStep], thing: SeenThing,
-    colours: Sequence[str],
-) -> Case:  # fmt: skip
-    """A run of `denoise` again, with the word of its thing hidden where the thing was, and with another of the `colours`."""
-
-    def paint(prompt):
-        run = generate(model, prompt, steps=STEPS, guidance_scale=guidance_scale, seed=seed, collect=())
-        return judge.look(run.pixels).find(thing.name)
-
-    tokens = steps[0].text.tokens
-    word = tokens.places(word_for(tokens, thing.name))
-    gone, swapped = {}, {}
-    for name, places in {"word": word, "word and later": range(word[0], len(tokens.ids)), "control": tokens.places(0)}.items():
-        with masked_out(model, places, thing.mask):
-            gone[name] = paint(caption) is None
-    other = colours[(colours.index(thing.colour) + 1 + seed % (len(colours) - 1)) % len(colours)]
-    recoloured = with_colour(caption, other)
-    with layout_kept(model, [step.attention_heads for step in steps]):
-        swapped["kept"] = _compared(thing, paint(recoloured), other)
-    swapped["free"] = _compared(thing, paint(recoloured), other)
-    return Case(caption, gone, swapped)
+        word = tokens.places(word_for(tokens, thing.name))
+        for hidden, places in {"word": word, "word and later": range(word[0], len(tokens.ids)), "control": tokens.places(0)}.items():
+            gone[hidden].append(again(masked_out(model, places, thing.mask), caption) is None)
+        other = colours[(colours.index(thing.colour) + 1 + seed % (len(colours) - 1)) % len(colours)]
+        for layout, context in {"kept": layout_kept(model, [step.attention_heads for step in run]), "free": nullcontext()}.items():
+            shown = again(context, with_colour(caption, other))
+            overlaps[layout].append(iou(thing.mask, shown.mask) if shown else 0.0)
+            recoloured[layout].append(shown is not None and shown.colour == other)
+        bar.update()
+        if bar.n == number:
+            break
+    return gone, overlaps, recoloured
 
 
 def with_colour(caption: str, colour: str) -> str:
@@ -265,7 +248,3 @@ def with_colour(caption: str, colour: str) -> str:
     if words[at - 1] in ("a", "an"):
         words[at - 1] = "an" if colour[0] in "aeiou" else "a"
     return " ".join(words)
-
-
-def _compared(thing, again, colour):
-    return (0.0, False) if again is None else (iou(thing.mask, again.mask), again.colour == colour)

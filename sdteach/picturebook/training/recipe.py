@@ -1,9 +1,11 @@
-"""The numbers of the training: what `sdteach train --preset cpu` and `--preset accelerator` do. RECIPE.md says what they gave."""
+"""What a training is told: its numbers, those of `sdteach train --preset` in recipe.toml. RECIPE.md says what they gave."""
 
 import json
+import tomllib
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from math import cos, pi
+from pathlib import Path
 
 from ..world import SMALL_WORLD, WORLD, Grammar
 
@@ -48,8 +50,6 @@ class Recipe:
     small_scenes: int
     single_scenes: int
     first_scenes: int
-    vae_channels: tuple[int, ...]
-    unet_channels: tuple[int, ...]
     clip: Phase
     words: Phase
     vae: Phase
@@ -57,6 +57,8 @@ class Recipe:
     unet_single: Phase
     unet_small: Phase
     unet_large: Phase
+    vae_channels: tuple[int, ...] = (24, 48, 96, 96)
+    unet_channels: tuple[int, ...] = (64, 128, 128)
     guidance_scale: float = 2.5
     judge: Phase = Phase(steps=2_100, batch=32, learning_rate=2e-3, ema_decay=0.99, warmup=50)
     held_out_scenes: int = 250
@@ -80,40 +82,9 @@ class Recipe:
         return replace(self, **phases, **counts)
 
 
-PRESETS = {
-    # Two cores, hours: a dozen objects, up to two of them, no styles.
-    "cpu": Recipe(
-        grammar=SMALL_WORLD,
-        large_scenes=30_000,
-        small_scenes=30_000,
-        single_scenes=16_000,
-        first_scenes=30_000,
-        vae_channels=(24, 48, 96, 96),
-        unet_channels=(64, 128, 128),
-        clip=Phase(steps=3_670, batch=192, learning_rate=1e-3, ema_decay=0.99),
-        words=Phase(steps=600, batch=96, learning_rate=6e-4, ema_decay=0.98, warmup=50),
-        vae=Phase(steps=5_200, batch=32, learning_rate=2e-3, ema_decay=0.99, bfloat16=True),
-        decoder=Phase(steps=5_450, batch=32, learning_rate=1e-3, ema_decay=0.998, warmup=50, bfloat16=True),
-        unet_single=Phase(steps=3_600, batch=32, learning_rate=1e-3, ema_decay=0.998, bfloat16=True),
-        unet_small=Phase(steps=10_000, batch=32, learning_rate=7e-4, ema_decay=0.999, bfloat16=True),
-        unet_large=Phase(steps=9_000, batch=32, learning_rate=5e-4, ema_decay=0.999, bfloat16=True),
-    ),
-    # One H100 and 16 cores, meant for 25 minutes and not yet run: the whole world.
-    "accelerator": Recipe(
-        grammar=WORLD,
-        large_scenes=400_000,
-        small_scenes=120_000,
-        single_scenes=60_000,
-        first_scenes=20_000,
-        vae_channels=(24, 48, 96, 96),
-        unet_channels=(64, 128, 128),
-        clip=Phase(minutes=1.5, batch=1_024, learning_rate=1e-3, ema_decay=0.995, warmup=500, bfloat16=True),
-        words=Phase(minutes=0.5, batch=96, learning_rate=6e-4, ema_decay=0.98, warmup=50),
-        vae=Phase(minutes=3, batch=192, learning_rate=1.5e-3, ema_decay=0.998, warmup=500, bfloat16=True, compiled=True),
-        decoder=Phase(minutes=1.5, batch=192, learning_rate=1e-3, ema_decay=0.998, bfloat16=True, compiled=True),
-        unet_single=Phase(minutes=1, batch=256, learning_rate=1e-3, ema_decay=0.998, warmup=500, bfloat16=True, compiled=True),
-        unet_small=Phase(minutes=5, batch=256, learning_rate=8e-4, ema_decay=0.999, bfloat16=True, compiled=True),
-        unet_large=Phase(minutes=8, batch=256, learning_rate=8e-4, ema_decay=0.9995, bfloat16=True, compiled=True),
-        in_memory=True,
-    ),
-}
+def _recipe(grammar, **numbers):
+    return Recipe(WORLD if grammar == "world" else SMALL_WORLD,
+                  **{name: Phase(**number) if isinstance(number, dict) else number for name, number in numbers.items()})  # fmt: skip
+
+
+PRESETS = {name: _recipe(**preset) for name, preset in tomllib.loads(Path(__file__).with_name("recipe.toml").read_text("utf-8")).items()}
