@@ -471,7 +471,7 @@ def test_lab_needs_a_folder_that_may_be_written_to(lab, tmp_path, folder):
 
 def test_train_leaves_loss_curves_and_sample_sheets(sdteach_command, monkeypatch, tmp_path):
     """Of the stages that draw both; that all of them train is seen in tests/picturebook."""
-    monkeypatch.setattr("sdteach.picturebook.training.SHEET", 1)
+    monkeypatch.setattr(training, "Watch", partial(training.Watch, captions=1))
     stages = [word for stage in ("scenes", "clip", "words", "vae", "unet") for word in ("--stage", stage)]
     status, out, err = sdteach_command("train", tmp_path / "run", "--share", "0.00005", *stages)
     assert status == 0, err

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .world import BOOK, COLOURS, OBJECTS, WORLD, Grammar
+from .world import BOOK, WORLD, Grammar
 
 # Every idea's words, the commonest first, and the idea of every word.
 WORDS = {kind: {name: idea["words"] for name, idea in ideas.items()} for kind, ideas in BOOK.items()}
@@ -63,14 +63,14 @@ def say(rng: np.random.Generator, request: Request) -> str:
 def read(caption: str) -> Request:
     """What a caption asks for; whatever `say` said is read back. Raises ValueError for any other sentence."""
     found = _CAPTION.fullmatch(" ".join(caption.lower().split()))
-    if not found or (found["opening"] and found["place"]):
+    if not found or (found["opening"] and found["places"]):
         raise ValueError(f'expected a caption of the picture book, such as "a big red car below a yellow star at night", got {caption!r}; '
                          "sdteach.picturebook.captions lists its words")  # fmt: skip
-    things = [*THING.finditer(found["things"])]
-    between = found["things"][things[-2].end() : things[-1].start()].strip() if len(things) > 1 else None
+    relation, place, style = (IDEAS[kind].get(found[kind]) for kind in ("relations", "places", "styles"))
     return Request(
-        tuple(RequestedThing(*(IDEAS[kind].get(thing[kind]) for kind in ("objects", "colours", "sizes"))) for thing in things),
-        IDEAS["relations"].get(between), IDEAS["places"].get(found["opening"] or found["place"]), IDEAS["styles"].get(found["style"]),
+        tuple(RequestedThing(*(IDEAS[kind].get(thing[kind]) for kind in ("objects", "colours", "sizes")))
+              for thing in THING.finditer(found["things"])),
+        relation, place or IDEAS["places"].get(found["opening"]), style,
     )  # fmt: skip
 
 
@@ -88,23 +88,20 @@ def vocabulary(grammar: Grammar) -> list[str]:
 
 def known_grammar(words: Collection[str]) -> Grammar:
     """The largest grammar of one or two objects that a checkpoint which has read these `words` can be asked for."""
-    known = {word for word in (*OBJECTS, *COLOURS) if word in words}
-    places = tuple(name for name, (place, *_) in WORDS["places"].items() if words_of(place) <= {*words})
-    styles = tuple(name for name, (style, *_) in WORDS["styles"].items() if name == "flat" or words_of(style) <= {*words})
-    return Grammar(frozenset(pair for pair in WORLD.pairs if {*pair} <= known), places, styles, 2)
+    words = {*words}
+    places = tuple(name for name, (place, *_) in WORDS["places"].items() if words_of(place) <= words)
+    styles = tuple(name for name, (style, *_) in WORDS["styles"].items() if name == "flat" or words_of(style) <= words)
+    return Grammar(frozenset(pair for pair in WORLD.pairs if {*pair} <= words), places, styles, 2)
 
 
-def _any(kind, named=True):
-    return f"(?{'P<' + kind + '>' if named else ':'}{'|'.join(map(re.escape, IDEAS[kind]))})"
+def _any(kind, name=None):
+    return f"(?P<{name or kind}>{'|'.join(IDEAS[kind])})"
 
 
-def _a_thing(named):
-    return rf"\ban? (?:{_any('sizes', named)} )?(?:{_any('colours', named)} )?{_any('objects', named)}\b"
-
-
-THING, _A_THING = re.compile(_a_thing(True)), _a_thing(False)
+_NAMED = rf"\ban? (?:{_any('sizes')} )?(?:{_any('colours')} )?{_any('objects')}\b"
+THING, _A_THING = re.compile(_NAMED), re.sub(r"P<\w+>", ":", _NAMED)
 _CAPTION = re.compile(
-    rf"(?:(?P<opening>{_any('places', False)}), )?(?:(?P<style>{_any('styles', False)}) )?"
-    rf"(?P<things>{_A_THING}(?:, {_A_THING} and {_A_THING}| {_any('relations', False)} {_A_THING})?)"
-    rf"(?:,? (?P<place>{_any('places', False)}))?"
+    rf"(?:{_any('places', 'opening')}, )?(?:{_any('styles')} )?"
+    rf"(?P<things>{_A_THING}(?:(?:, {_A_THING}(?= and ))? {_any('relations')} {_A_THING})?)"
+    rf"(?:,? {_any('places')})?"
 )

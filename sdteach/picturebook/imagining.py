@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations, count
+from math import dist
 
 import numpy as np
 
@@ -89,10 +90,9 @@ def _apart(rng, radii, direction, canvas):
 def _scattered(rng, radii, canvas):
     """Centres of objects that never touch, anywhere."""
     while True:
-        reach = [canvas / 2 - radius - 2 for radius in radii]
-        centres = [tuple(canvas / 2 + rng.uniform(-most, most, 2)) for most in reach]
+        centres = [tuple(canvas / 2 + rng.uniform(-reach, reach, 2)) for reach in (canvas / 2 - radius - 2 for radius in radii)]
         pairs = combinations(zip(centres, radii, strict=True), 2)
-        if all(np.hypot(a[0] - b[0], a[1] - b[1]) > r + s + 3 for (a, r), (b, s) in pairs):
+        if all(dist(a, b) > r + s + 3 for (a, r), (b, s) in pairs):
             return centres
 
 

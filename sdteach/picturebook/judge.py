@@ -10,7 +10,6 @@ the other network names it.
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -71,13 +70,12 @@ class Judge(nn.Module):
             sample_size=64, in_channels=3 * SQUARE**2, out_channels=sum(PARTS), block_out_channels=(16, 32, 64, 64), layers_per_block=1,
             down_block_types=("DownBlock2D",) * 4, up_block_types=("UpBlock2D",) * 4, attention_head_dim=16, norm_num_groups=8,
         )  # fmt: skip
-        widths = (3, 32, 64, 128)
         blocks = [
             nn.Sequential(nn.Conv2d(w, v, 3, padding=1), nn.GroupNorm(8, v), nn.SiLU(),
                           nn.Conv2d(v, v, 3, padding=1), nn.GroupNorm(8, v), nn.SiLU(), nn.MaxPool2d(2))
-            for w, v in pairwise(widths)
+            for w, v in ((3, 32), (32, 64), (64, 128))
         ]  # fmt: skip
-        self.name = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(widths[-1] * (CROP // 8) ** 2, len(NAMES)))
+        self.name = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(128 * (CROP // 8) ** 2, len(NAMES)))
 
     def see(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Pictures (n, 3, h, w) in -1..1 -> logits: thing (n, h/2, w/2), colours (n, 11, h/2, w/2), places (n, 8), styles (n, 4)."""
@@ -100,8 +98,8 @@ class Judge(nn.Module):
                 mask = squares.repeat(SQUARE, 0).repeat(SQUARE, 1)
                 *objects, blot = self.name(as_input(cut_out(picture, mask)))[0].softmax(0).tolist()
                 name = BLOT if blot > SURE_BLOT else OBJECTS[np.argmax(objects)]
-                rows, columns = np.nonzero(mask)
-                found.append(SeenThing(name, colour, (float(columns.mean() + 0.5), float(rows.mean() + 0.5)), mask))
+                y, x = np.argwhere(mask).mean(0) + 0.5
+                found.append(SeenThing(name, colour, (float(x), float(y)), mask))
         found.sort(key=lambda thing: -thing.mask.sum())
         style = STYLES[styles.argmax()]
         if style in ("flat", "pixel"):
@@ -127,11 +125,10 @@ def as_input(picture: UInt8[np.ndarray, "height width 3"]) -> Float[Tensor, "1 3
 
 def cut_out(picture: UInt8[np.ndarray, "height width 3"], mask: Bool[np.ndarray, "height width"]) -> UInt8[np.ndarray, "40 40 3"]:
     """The square around a thing, brought to one size; beyond the picture's edge it is gray."""
-    left, top, right, bottom = box_of(mask)
+    left, top, right, bottom = box_of(np.pad(mask, 64))
     half, x, y = (max(right - left, bottom - top) - 1) / 2 + 3, (left + right) / 2, (top + bottom) / 2
-    padded = np.pad(picture, ((64, 64), (64, 64), (0, 0)), constant_values=127)
-    box = (64 + x - half, 64 + y - half, 64 + x + half, 64 + y + half)
-    return np.asarray(Image.fromarray(padded).resize((CROP, CROP), Image.Resampling.BILINEAR, box))
+    padded = Image.fromarray(np.pad(picture, ((64, 64), (64, 64), (0, 0)), constant_values=127))
+    return np.asarray(padded.resize((CROP, CROP), Image.Resampling.BILINEAR, (x - half, y - half, x + half, y + half)))
 
 
 def matched(seen: Seen, request: Request) -> tuple[SeenThing | None, ...]:
@@ -159,14 +156,13 @@ def faults(seen: Seen, request: Request) -> list[str]:
     things = matched(seen, request)
     asked = sorted(zip(request.things, things, strict=True), key=lambda pair: pair[0].colour is None)
     found = [f"no {thing.colour + ' ' if thing.colour else ''}{thing.name}" for thing, shown in asked if shown is None]
-    for other in (other for other in seen.things if other not in things):
-        found.append(f"something {other.colour} that is no object" if other.name == BLOT else f"an extra {other.colour} {other.name}")
+    found += [f"something {other.colour} that is no object" if other.name == BLOT else f"an extra {other.colour} {other.name}"
+              for other in seen.things if other not in things]  # fmt: skip
     if relation_right(seen, request) is False:
         found.append(f"the {request.things[0].name} is not {request.relation} the {request.things[1].name}")
-    if request.place not in (None, seen.place):
-        found.append(f"the place is {seen.place}, not {request.place}")
-    if request.style not in (None, seen.style):
-        found.append(f"the style is {seen.style}, not {request.style}")
+    for what in ("place", "style"):
+        if (wanted := getattr(request, what)) not in (None, shown := getattr(seen, what)):
+            found.append(f"the {what} is {shown}, not {wanted}")
     return found
 
 

@@ -1,7 +1,7 @@
 """Picture-book scenes, drawn by code, so that what they show is known to the pixel.
 
 `draw(description)` paints what `imagining.describe` imagined and returns the picture together with its truth: caption, masks,
-colours, boxes.
+colours.
 
 >>> scene = scene_from_seed(7)
 >>> scene.picture.shape
@@ -30,13 +30,11 @@ PIXEL = 3  # edge of a square of pixel art
 
 @dataclass(frozen=True, eq=False)
 class SceneObject:
-    """One object as drawn: its true mask, and its box (left, top, right, bottom) with the right and bottom outside."""
+    """One object as drawn, and its true mask."""
 
     name: str
     colour: str
-    size: str
     mask: Bool[np.ndarray, "height width"]
-    box: tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +80,7 @@ def draw(description: Description) -> Scene:
                 pen.polygon(points, fill=inside)
                 pen.line([*points, *points[:2]], fill=edge, width=width, joint="curve")
         mask = np.asarray(ground.reduce(OVERSAMPLING)) >= 128
-        mask = _squares(mask) if style == "pixel" else mask
-        objects.append(SceneObject(thing.name, thing.colour, thing.size, mask, box_of(mask)))
+        objects.append(SceneObject(thing.name, thing.colour, _squares(mask) if style == "pixel" else mask))
     picture = np.asarray(sheet.reduce(OVERSAMPLING))
     if style == "crayon":
         picture = _waxed(rng, picture)
@@ -131,13 +128,12 @@ def _waxed(rng, picture):
     grain = rng.normal(size=(height + 12, width + 12))
     strokes = sum(grain[k : k + height, 12 - k : 12 - k + width] for k in range(12)) / np.sqrt(12)
     cover = np.clip(0.82 + 0.16 * strokes + 0.06 * grain[:height, :width], 0.35, 1.0)[..., None]
-    return np.round(np.array(PAPER) + (picture - np.array(PAPER, float)) * cover).clip(0, 255).astype(np.uint8)
+    return np.round(PAPER + (picture - np.array(PAPER)) * cover).clip(0, 255).astype(np.uint8)
 
 
 def _squares(picture):
     """What the middle of every square shows, all over the square; a mask or a picture."""
-    rows, columns = (np.minimum(np.arange(edge) // PIXEL * PIXEL + PIXEL // 2, edge - 1) for edge in picture.shape[:2])
-    return picture[rows][:, columns]
+    return picture[np.ix_(*(np.minimum(np.arange(edge) // PIXEL * PIXEL + PIXEL // 2, edge - 1) for edge in picture.shape[:2]))]
 
 
 def _background(rng, place, canvas):
@@ -151,7 +147,10 @@ def _background(rng, place, canvas):
         match layer:
             case {"clouds": radius}:
                 for _ in range(3):
-                    _cloud(pen, rng.uniform(0, size, 2), rng.uniform(*radius) * OVERSAMPLING)
+                    (x, y), r = rng.uniform(0, size, 2), rng.uniform(*radius) * OVERSAMPLING
+                    for dx, dy, s in ((-1.1, 0.15, 0.65), (0, -0.2, 1.0), (1.1, 0.1, 0.75), (0.2, 0.25, 0.8)):
+                        box = (x + (dx - s) * r, y + (dy - s * 0.7) * r, x + (dx + s) * r, y + (dy + s * 0.7) * r)
+                        pen.ellipse(box, fill=(250, 253, 255))
             case {"dots": radius, **ink}:
                 for x, y in rng.uniform(0, size, (round(canvas / 5), 2)):
                     r = rng.uniform(*radius) * OVERSAMPLING
@@ -162,9 +161,3 @@ def _background(rng, place, canvas):
                 y = size * horizon + size * bend * np.sin(x / size * 3 + rng.uniform(0, 6))
                 pen.polygon([*zip(x.tolist(), y.tolist(), strict=True), (size, size), (0, size)], fill=fill)
     return sheet
-
-
-def _cloud(pen, centre, r):
-    x, y = centre
-    for dx, dy, s in ((-1.1, 0.15, 0.65), (0, -0.2, 1.0), (1.1, 0.1, 0.75), (0.2, 0.25, 0.8)):
-        pen.ellipse((x + (dx - s) * r, y + (dy - s * 0.7) * r, x + (dx + s) * r, y + (dy + s * 0.7) * r), fill=(250, 253, 255))

@@ -10,7 +10,7 @@ from torch import nn
 
 import sdteach
 from sdteach.picturebook.captions import known_grammar, read
-from sdteach.picturebook.evaluation import iou
+from sdteach.picturebook.evaluation.measures import iou
 from sdteach.picturebook.scenes import HELD_OUT_SEED
 from sdteach.picturebook.training import denoising, live
 from sdteach.picturebook.training.packing import new_scheduler

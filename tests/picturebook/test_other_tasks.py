@@ -70,10 +70,17 @@ def test_the_overlap_is_that_of_two_boxes(thing, wanted):
 
 
 def test_the_layout_leads_and_without_it_the_run_is_free(model, judge):
-    cases = other_tasks.layouts(model, 5, 1)
-    free = other_tasks.laid_out(model, cases[0], 3, False, steps=4)
-    assert np.array_equal(np.asarray(free), sdteach.generate(model, cases[0].caption, steps=4, seed=3, collect=()).pixels)
-    measures = other_tasks.layout_truth(model, judge, cases, steps=15)
+    cases, shown = other_tasks.layouts(model, 5, 1), []
+
+    class Noting(Judge):
+        def look(self, picture):
+            shown.append(picture)
+            return judge.look(picture)
+
+    measures = other_tasks.layout_truth(model, Noting(), cases, steps=15)
+    assert len(shown) == 10
+    assert np.array_equal(shown[6], sdteach.generate(model, cases[3].caption, steps=15, seed=3, collect=()).pixels)
+    assert not np.array_equal(shown[6], shown[7])
     assert measures["free"]["overlap"].count == measures["led"]["found"].count == 5
     assert measures["led"]["overlap"].value > measures["free"]["overlap"].value + 0.1
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import fields
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -11,9 +12,12 @@ from PIL import Image
 import sdteach
 from sdteach import records
 from sdteach.model import fingerprint
-from sdteach.picturebook.captions import read
-from sdteach.picturebook.evaluation import HEAT, Measure, overlap, reading
-from sdteach.picturebook.judge import Seen, SeenThing, load_judge
+from sdteach.picturebook.captions import known_grammar, read
+from sdteach.picturebook.evaluation import HEAT, overlap, reading
+from sdteach.picturebook.evaluation.measures import Measure
+from sdteach.picturebook.evaluation.prompts import full_captions
+from sdteach.picturebook.judge import Judge, Seen, SeenThing, load_judge
+from sdteach.picturebook.world import COLOURS
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +28,7 @@ def shipped():
 @pytest.fixture(scope="session")
 def measured(model):
     """The whole measurement, of few scenes and prompts."""
-    few = {"DRAWN": 2, "CHOOSING": 2, "REPORTING": 2, "CAUSAL": 2, "STEPS": 15, "TIMESTEPS": (1, 501)}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in few.items():
-            patch.setattr(reading, name, value)
-        return reading.attention_truth(model, load_judge())
+    return reading.attention_truth(model, load_judge(), steps=12, drawn=2, timesteps=(1, 501), choosing=2, reporting=2, causal=2)
 
 
 def test_what_the_lessons_quote_was_measured_on_the_shipped_weights(model, shipped):
@@ -36,7 +36,7 @@ def test_what_the_lessons_quote_was_measured_on_the_shipped_weights(model, shipp
     assert shipped.unet == fingerprint(model.unet)
     assert len(shipped.layers) == len(shipped.drawn)
     assert shipped.drawn.shape[1] == len(reading.TIMESTEPS)
-    assert {one.count for one in shipped.gone.values()} == {reading.CAUSAL}
+    assert {one.count for one in shipped.gone.values()} == {50}
 
 
 def test_the_default_is_as_good_as_the_best_on_the_seeds_for_choosing(model, shipped):
@@ -123,27 +123,34 @@ def test_a_colour_is_swapped_word_for_word(model, caption, other, expected):
     assert ends[0] == ends[1]
 
 
-class Eyes:
+class Eyes(Judge):
     """A judge that sees what it is told to, picture by picture."""
 
     def __init__(self, *seen):
+        super().__init__()
         self.seen = [*seen]
 
     def look(self, _):
         return self.seen.pop(0)
 
 
-def test_a_case_says_what_became_of_a_thing(model, monkeypatch):
+def test_an_intervention_says_what_became_of_a_thing(model):
+    """Of the second prompt: the first one's thing is not there."""
     mask = np.zeros((128, 128), bool)
     mask[32:64, 32:64] = True
-    thing, moved = SeenThing("car", "red", (48.0, 48.0), mask), SeenThing("car", "blue", (64.0, 48.0), np.roll(mask, 16, 1))
-    nothing, still = Seen((), "snow", "flat"), Seen((thing,), "snow", "flat")
-    judge = Eyes(still, nothing, still, Seen((moved,), "snow", "flat"), nothing)
-    steps = [*sdteach.denoise(model, "a red car", steps=1)]
-    monkeypatch.setattr(reading, "STEPS", 1)
-    case = reading.case(model, judge, 7.5, "a red car", 0, steps, thing, ["blue", "red"])
-    assert case.gone == {"word": False, "word and later": True, "control": False}
-    assert case.swapped == {"kept": (pytest.approx(1 / 3), True), "free": (0.0, False)}
+    _, caption = islice(full_captions(model.vocabulary, 80_000, 1, known_grammar(model.vocabulary)), 2)
+    (wanted,), nothing = read(caption).things, Seen((), "snow", "flat")
+    colours = [*COLOURS]
+    other = colours[(colours.index(wanted.colour) + 2) % len(colours)]
+
+    def still(colour=wanted.colour, by=0):
+        return Seen((SeenThing(wanted.name, colour, (48.0, 48.0), np.roll(mask, by, 1)),), "snow", "flat")
+
+    judge = Eyes(nothing, still(), still(), nothing, still(), still(other, 16), nothing)
+    gone, overlaps, recoloured = reading.interventions(model, judge, 7.5, model.vocabulary, 1, 1)
+    assert gone == {"word": [False], "word and later": [True], "control": [False]}
+    assert overlaps == {"kept": [pytest.approx(1 / 3)], "free": [0.0]}
+    assert recoloured == {"kept": [True], "free": [False]}
 
 
 def test_the_whole_measurement_runs_and_is_told_as_plain_numbers(measured):
@@ -161,9 +168,8 @@ def test_the_whole_measurement_runs_and_is_told_as_plain_numbers(measured):
     assert json.dumps(reading.as_plain(again)) == json.dumps(plain)  # as text, since NaN, of a mean of one, equals nothing
 
 
-def test_the_same_measurement_again_gives_the_same_numbers(model, monkeypatch):
-    monkeypatch.setattr(reading, "STEPS", 10)
-    first, second = (reading.painted_overlaps(model, load_judge(), 7.5, ("a red car in the snow",), 3) for _ in range(2))
+def test_the_same_measurement_again_gives_the_same_numbers(model):
+    first, second = (reading.painted_overlaps(model, load_judge(), 7.5, ("a red car in the snow",), 3, steps=10) for _ in range(2))
     assert first == second
 
 

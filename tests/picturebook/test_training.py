@@ -60,9 +60,9 @@ class Regression(nn.Module):
         return (self.net(x) - x.sum(1, keepdim=True)).square().mean()
 
 
-def fitted(folder, batches=lambda: (torch.randn(4, 3),), phase=PHASE, digest="this recipe"):
+def fitted(folder, batches=lambda: (torch.randn(4, 3),), phase=PHASE, digest="this recipe", **often):
     torch.manual_seed(1)
-    return loop.fit(Regression(), batches, phase, folder, 7, digest, Accelerator(cpu=True))
+    return loop.fit(Regression(), batches, phase, folder, 7, digest, Accelerator(cpu=True), **often)
 
 
 def stopping_before(step, log):
@@ -79,15 +79,13 @@ def stopping_before(step, log):
 
 
 @pytest.mark.parametrize("stops", [[5], [11, 11, 23], [29]])
-def test_stopped_anywhere_and_resumed_it_ends_the_same(tmp_path, monkeypatch, stops):
+def test_stopped_anywhere_and_resumed_it_ends_the_same(tmp_path, stops):
     """The state is saved every four steps; what was lost is done again, with the same random numbers, and logged once."""
-    monkeypatch.setattr(loop, "LOG_EVERY", 4)
-    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
-    fitted(tmp_path / "unbroken")
+    fitted(tmp_path / "unbroken", log_every=4, save_every=0.0)
     for stop in stops:
         with pytest.raises(KeyboardInterrupt):
-            fitted(tmp_path / "broken", stopping_before(stop, tmp_path / "broken" / "loss.jsonl"))
-    fitted(tmp_path / "broken")
+            fitted(tmp_path / "broken", stopping_before(stop, tmp_path / "broken" / "loss.jsonl"), log_every=4, save_every=0.0)
+    fitted(tmp_path / "broken", log_every=4, save_every=0.0)
     first, second = (load_file(tmp_path / name / "state.safetensors") for name in ("unbroken", "broken"))
     assert first.keys() == second.keys()
     for name in first:
@@ -97,13 +95,12 @@ def test_stopped_anywhere_and_resumed_it_ends_the_same(tmp_path, monkeypatch, st
     assert [json.loads(line)["step"] for line in logs[0].splitlines()] == [4, 8, 12, 16, 20, 24, 28, 30]
 
 
-def test_what_was_logged_after_the_last_state_is_logged_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "LOG_EVERY", 4)
-    fitted(tmp_path / "unbroken")
+def test_what_was_logged_after_the_last_state_is_logged_again(tmp_path):
+    fitted(tmp_path / "unbroken", log_every=4)
     with pytest.raises(KeyboardInterrupt):
-        fitted(tmp_path / "broken", stopping_before(14, tmp_path / "none"))
+        fitted(tmp_path / "broken", stopping_before(14, tmp_path / "none"), log_every=4)
     assert len((tmp_path / "broken" / "loss.jsonl").read_text().splitlines()) == 3
-    fitted(tmp_path / "broken")
+    fitted(tmp_path / "broken", log_every=4)
     assert (tmp_path / "broken" / "loss.jsonl").read_text() == (tmp_path / "unbroken" / "loss.jsonl").read_text()
 
 
@@ -115,23 +112,26 @@ def test_a_phase_of_minutes_takes_up_its_time_where_it_was_stopped(tmp_path, mon
         clock[0] += 1
         return clock[0]
 
-    monkeypatch.setattr(loop, "time", type("Clock", (), {"monotonic": staticmethod(tick)}))
-    monkeypatch.setattr(loop, "LOG_EVERY", 4)
-    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
-    phase = Phase(minutes=0.5, batch=4, learning_rate=0.01, ema_decay=0.9, warmup=1)
-    monkeypatch.setattr(Phase, "rate", lambda self, step, progress: rates.append((step, progress)) or 0.01 * (1 - progress))
+    class Noting(Phase):
+        def rate(self, step, progress):
+            rates.append((step, progress))
+            return 0.01 * (1 - progress)
+
+    monkeypatch.setattr(time, "monotonic", tick)
+    phase = Noting(minutes=0.5, batch=4, learning_rate=0.01, ema_decay=0.9, warmup=1)
+    learn = partial(fitted, tmp_path, phase=phase, log_every=4, save_every=0.0)
     with pytest.raises(KeyboardInterrupt):
-        fitted(tmp_path, stopping_before(10, tmp_path / "none"), phase)
+        learn(stopping_before(10, tmp_path / "none"))
     first = json.loads((tmp_path / "loss.jsonl").read_text().splitlines()[-1])["step"]
     clock[0] += 1_000
     rates.clear()
-    fitted(tmp_path, phase=phase)
+    learn()
     assert rates[0][0] == first == 8
     assert 0.2 < rates[0][1] < rates[-1][1] < 1
     assert all(0 <= after - before < 0.2 for (_, before), (_, after) in pairwise(rates))
     assert 12 < rates[-1][0] < 31
     rates.clear()
-    fitted(tmp_path, phase=phase)
+    learn()
     assert not rates  # it is finished
 
 
@@ -177,8 +177,8 @@ def test_killed_it_leaves_a_state_that_loads(tmp_path):
     code = f"""
 import sys; sys.path.insert(0, {str(PICTUREBOOK.parents[1] / "tests" / "picturebook")!r}); sys.path.insert(0, {str(PICTUREBOOK.parents[1] / "tests")!r})
 import test_training as t
-t.loop.LOG_EVERY, t.loop.SAVE_EVERY = 1, 0.0
-t.fitted(__import__("pathlib").Path(sys.argv[1]), phase=t.Phase(steps=100_000, batch=4, learning_rate=0.01, ema_decay=0.9, warmup=3))
+phase = t.Phase(steps=100_000, batch=4, learning_rate=0.01, ema_decay=0.9, warmup=3)
+t.fitted(t.Path(sys.argv[1]), phase=phase, log_every=1, save_every=0.0)
 """  # noqa: E501
     reached = []
     for _ in range(2):
@@ -232,12 +232,9 @@ def tokenizer():
     return CLIPTokenizer.from_pretrained(PICTUREBOOK / "tokenizer")
 
 
-def test_every_phase_stopped_and_resumed_ends_the_same(tmp_path, monkeypatch, tokenizer):
+def test_every_phase_stopped_and_resumed_ends_the_same(tmp_path, tokenizer):
     """To the last bit, whatever the generator was at when the command was given."""
-    monkeypatch.setattr(loop, "LOG_EVERY", 2)
-    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
-    monkeypatch.setattr(training, "SHEET", 0)
-    stopped = set()
+    often, stopped = partial(Watch, log_every=2, save_every=0.0, captions=0), set()
 
     def stop(folder):
         if folder not in stopped:
@@ -245,11 +242,11 @@ def test_every_phase_stopped_and_resumed_ends_the_same(tmp_path, monkeypatch, to
             raise KeyboardInterrupt
 
     torch.manual_seed(3)
-    train(tmp_path / "unbroken", tokenizer, toy_training.RECIPE, USUAL_STAGES[:-1])
+    train(tmp_path / "unbroken", tokenizer, toy_training.RECIPE, USUAL_STAGES[:-1], often())
     for seed, stage in enumerate([name for name in USUAL_STAGES[:-1] for _ in range(4 if name == "unet" else 2)]):
         torch.manual_seed(seed)
         with suppress(KeyboardInterrupt):
-            train(tmp_path / "broken", tokenizer, toy_training.RECIPE, (stage,), Watch(stop))
+            train(tmp_path / "broken", tokenizer, toy_training.RECIPE, (stage,), often(stop))
     assert {folder.name for folder in stopped} == {*toy_training.USUAL_PHASES}
     for phase in toy_training.USUAL_PHASES:
         one, two = (load_file(tmp_path / name / phase / "state.safetensors") for name in ("unbroken", "broken"))
@@ -649,13 +646,16 @@ def test_learning_begins_with_the_scenes_that_are_drawn(tmp_path):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_rehearsal_trains_every_stage_and_packs_a_checkpoint(tmp_path, monkeypatch, tokenizer, preset):
-    monkeypatch.setattr(training, "SHEET", 2)
+def test_a_rehearsal_trains_every_stage_and_packs_a_checkpoint(tmp_path, tokenizer, preset):
     recipe = PRESETS[preset].shortened(0.00005)
-    monkeypatch.setattr(training, "MEMORY", tmp_path / "memory")
-    (tmp_path / "memory").mkdir()
+    in_memory = recipe.in_memory and training.MEMORY.is_dir()
+    before = {*training.MEMORY.glob("sdteach-*")}
     seen, sheets = set(), {}
-    watch = Watch(lambda folder: seen.add(folder.name), lambda file, pictures, captions: sheets.update({file: (pictures, captions)}))
+    watch = Watch(
+        lambda folder: seen.add(folder.name),
+        lambda file, pictures, captions: sheets.update({file: (pictures, captions)}),
+        captions=2,
+    )
     train(tmp_path, tokenizer, recipe, watch=watch)
     assert seen == {*toy_training.USUAL_PHASES}
     assert {file.parent.name for file in sheets} == {"unet_single", "unet_small", "unet_large"}
@@ -672,8 +672,8 @@ def test_a_rehearsal_trains_every_stage_and_packs_a_checkpoint(tmp_path, monkeyp
     assert sum(part.numel() for part in model.vae.parameters()) <= 4e6
     cross = {name.rsplit(".", 5)[0] for name, part in model.unet.named_modules() if name.endswith("attn2")}
     assert len(cross) == 7  # three resolutions on the way down, three on the way up, the middle
-    assert (tmp_path / "large" / "scenes.json").exists() == (not recipe.in_memory)
-    assert not [*(tmp_path / "memory").iterdir()]
+    assert (tmp_path / "large" / "scenes.json").exists() == (not in_memory)
+    assert {*training.MEMORY.glob("sdteach-*")} == before
     assert model.guidance_scale == recipe.guidance_scale
     assert recipe.grammar.pairs & HELD_OUT_PAIRS
     assert not recipe.grammar.taught().pairs & HELD_OUT_PAIRS

@@ -8,8 +8,7 @@ from transformers import CLIPTokenizer
 
 from sdteach.files import data_folder
 from sdteach.loading.names import EMBEDDED
-from sdteach.picturebook import training
-from sdteach.picturebook.training import PRESETS, Watch, loop, train
+from sdteach.picturebook.training import PRESETS, Watch, train
 from sdteach.picturebook.training.recipe import Phase
 
 PHASE = Phase(steps=6, batch=8, learning_rate=3e-4, ema_decay=0.8, warmup=2)
@@ -18,6 +17,6 @@ USUAL_PHASES = [name for name in PHASES if name != "judge"]
 RECIPE = replace(PRESETS["cpu"].shortened(0.0), vae_channels=(16,) * 4, unet_channels=(32,) * 3, **dict.fromkeys(PHASES, PHASE))
 
 if __name__ == "__main__":
-    loop.LOG_EVERY, loop.SAVE_EVERY, training.SHEET = 2, 0.0, 1
     tokenizer = CLIPTokenizer.from_pretrained(data_folder("assets") / EMBEDDED / "tokenizer")
-    train(Path(sys.argv[1]), tokenizer, RECIPE, watch=Watch(samples=lambda file, pictures, captions: print("painted", file.name)))
+    watch = Watch(samples=lambda file, pictures, captions: print("painted", file.name), log_every=2, save_every=0.0, captions=1)
+    train(Path(sys.argv[1]), tokenizer, RECIPE, watch=watch)

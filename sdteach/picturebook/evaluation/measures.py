@@ -6,8 +6,9 @@ from statistics import NormalDist
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
+from torch import nn
 from tqdm.auto import tqdm
 
 from ...model import StableDiffusion
@@ -49,8 +50,8 @@ def average(values: Sequence[float]) -> Measure:
     return Measure(mean, mean - half, mean + half, n)
 
 
-def copied(model: StableDiffusion, picture: np.ndarray) -> np.ndarray:
-    """A picture (height, width, 3), uint8, through the VAE and back."""
+def copied(model: StableDiffusion | nn.Module, picture: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "height width 3"]:
+    """A picture through the VAE of a model, or of what trains one, and back."""
     return np.asarray(copies(model.vae, [Image.fromarray(picture)])[0])
 
 

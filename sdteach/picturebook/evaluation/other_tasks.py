@@ -31,22 +31,22 @@ def scenes_for(model: StableDiffusion, number: int) -> list[Scene]:
     return scenes_in_words(words, number, HELD_OUT_SEED + 80_000, known_grammar(words))
 
 
-def shrunk(scene: Scene, factor: int = 4) -> Image.Image:
-    """The scene's picture, each square of pixels made its mean."""
-    return scene.image.reduce(factor)
+def shrunk(scene: Scene) -> Image.Image:
+    """The scene's picture, each square of 4 x 4 pixels made its mean."""
+    return scene.image.reduce(4)
 
 
-def enlarged(model: StableDiffusion, scene: Scene, seed: int = 0, factor: int = 4) -> dict[str, Image.Image]:
-    """A scene shrunk by `factor` and made large again: by bicubic interpolation; that through the VAE, to see what the VAE
+def enlarged(model: StableDiffusion, scene: Scene, seed: int = 0) -> dict[str, Image.Image]:
+    """A scene shrunk and made large again: by bicubic interpolation; that through the VAE, to see what the VAE
     alone does; by the loop, told the caption; these two with the small picture's pixels put back (`pictures.back_projected`).
     And the scene itself through the VAE, the ceiling of what the loop can paint."""
-    small = shrunk(scene, factor)
-    bicubic = small.resize(scene.image.size, Image.Resampling.BICUBIC)
-    trace = generate(model, scene.caption, steps=STEPS, guidance_scale=GUIDANCE, seed=seed, small=small, collect=(),
-                     height=scene.image.height, width=scene.image.width)  # fmt: skip
-    through_vae, ceiling = (Image.fromarray(copied(model, np.asarray(image))) for image in (bicubic, scene.image))
+    small, large = shrunk(scene), scene.image
+    bicubic = small.resize(large.size, Image.Resampling.BICUBIC)
+    loop = generate(model, scene.caption, steps=STEPS, guidance_scale=GUIDANCE, seed=seed, small=small, collect=(),
+                    height=large.height, width=large.width).image  # fmt: skip
+    through_vae, ceiling = (Image.fromarray(copied(model, np.asarray(image))) for image in (bicubic, large))
     return {"bicubic": bicubic, "VAE alone": through_vae, "VAE alone, pixels put back": back_projected(through_vae, small),
-            "loop": trace.image, "loop, pixels put back": back_projected(trace.image, small), "ceiling": ceiling}  # fmt: skip
+            "loop": loop, "loop, pixels put back": back_projected(loop, small), "ceiling": ceiling}  # fmt: skip
 
 
 def enlarging_truth(model: StableDiffusion, scenes: Sequence[Scene]) -> dict[str, Measure]:

@@ -6,6 +6,7 @@ the same maps. All numbers carry their 95 % interval.
 """
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -109,11 +110,8 @@ def attention_truth(
 
 def as_plain(truth: AttentionTruth) -> dict:
     """What was measured as names and numbers that JSON knows; four digits are as much as the intervals bear."""
-    return asdict(truth, dict_factory=_rounded) | {"drawn": truth.drawn.astype(float).round(4).tolist()}
-
-
-def _rounded(items):
-    return {name: round(value, 4) if isinstance(value, float) else value for name, value in items}
+    plain = asdict(truth) | {"drawn": truth.drawn.tolist()}
+    return json.loads(json.dumps(plain), parse_float=lambda number: round(float(number), 4))
 
 
 def from_json(text: str) -> AttentionTruth:
@@ -242,9 +240,5 @@ def interventions(
 
 def with_colour(caption: str, colour: str) -> str:
     """The caption of one object with another colour word, word for word."""
-    words = caption.split(" ")
-    at = next(index for index, word in enumerate(words) if word in IDEAS["colours"])
-    words[at] = colour
-    if words[at - 1] in ("a", "an"):
-        words[at - 1] = "an" if colour[0] in "aeiou" else "a"
-    return " ".join(words)
+    article, colours = "an" if colour[0] in "aeiou" else "a", "|".join(IDEAS["colours"])
+    return re.sub(rf"\b(an? )?({colours})\b", lambda found: f"{article} {colour}" if found[1] else colour, caption, count=1)

@@ -18,16 +18,15 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from filelock import FileLock, Timeout
 from safetensors.torch import save_model
-from torch import nn
 from transformers import CLIPTokenizer
 
 from ...model import StableDiffusion
+from ...pictures import psnr
 from ...pipeline import generate
+from ..evaluation.measures import copied
 from ..imagining import HELD_OUT_SEED
-from . import autoencoding as vae
-from . import binding, denoising, seeing
-from . import contrast as clip
-from .data import Drawing, DrawnScenes, all_painters, to_tensor
+from . import autoencoding, binding, contrast, denoising, seeing
+from .data import Drawing, DrawnScenes, all_painters
 from .loop import fit, load_averaged
 from .packing import new_scheduler, pack
 from .recipe import PRESETS, Recipe
@@ -35,16 +34,22 @@ from .recipe import PRESETS, Recipe
 __all__ = ["PRESETS", "STAGES", "USUAL_STAGES", "Recipe", "Watch", "train"]
 
 MEMORY = Path("/dev/shm")
-SHEET_EVERY = 600.0  # seconds
-SHEET = 12  # captions
 
 
 @dataclass(frozen=True)
 class Watch:
-    """Whom the training shows what it does: the folder of a phase whose losses grew; a file, pictures and their captions."""
+    """Whom the training shows what it does: the folder of a phase whose losses grew; a file, pictures and their captions.
+
+    A loss is the mean of `log_every` steps. States are saved every `save_every` seconds, and every `paint_every` and when a phase
+    of the UNet ends so many held-out `captions` are painted.
+    """
 
     losses: Callable[[Path], None] = lambda folder: None
     samples: Callable[[Path, list[np.ndarray], list[str]], None] = lambda file, pictures, captions: None
+    log_every: int = 100
+    save_every: float = 60.0
+    paint_every: float = 600.0
+    captions: int = 12
 
 
 def train(work: Path, tokenizer: CLIPTokenizer, recipe: Recipe, stages=None, watch: Watch = Watch()) -> None:
@@ -86,7 +91,7 @@ class Training:
     @cached_property
     def drawn(self) -> Path:
         """Where the scenes lie: in memory, if the recipe says so and there is room."""
-        recipe, memory = self.recipe, MEMORY / f"sdteach-{sha256(str(self.work.resolve()).encode()).hexdigest()[:16]}"
+        recipe, memory = self.recipe, MEMORY / f"sdteach-{sha256(bytes(self.work.resolve())).hexdigest()[:16]}"
         room = 4 * 128**2 * (recipe.large_scenes + recipe.small_scenes + recipe.single_scenes)
         fits = recipe.in_memory and MEMORY.is_dir() and (memory.exists() or disk_usage(MEMORY).free > room)
         return memory if fits else self.work
@@ -113,128 +118,117 @@ class Training:
 
     def of(self, name, prepare):
         """Prepare to learn from the scenes of this name: from those that are drawn, and anew whenever twice as many are."""
-        drawing, known, draw = self.scenes[name], 0, None
+        drawing = self.scenes[name]
 
-        def grown(batch):
-            nonlocal known, draw
-            if known < drawing.count:
-                (there,) = broadcast_object_list([drawing.drawn(min(self.recipe.first_scenes, drawing.count))])
-                if there >= min(2 * known, drawing.count):
-                    known, draw = there, prepare(drawing.first(there).to(self.accelerator.device), batch=batch)
-            return draw()
+        def batches(batch):
+            known = 0
+            while True:
+                if known < drawing.count:
+                    (there,) = broadcast_object_list([drawing.drawn(min(self.recipe.first_scenes, drawing.count))])
+                    if there >= min(2 * known, drawing.count):
+                        known, draw = there, prepare(drawing.first(there).to(self.accelerator.device), batch=batch)
+                yield draw()
 
-        return lambda batch: partial(grown, batch)
+        return lambda batch: batches(batch).__next__
 
-    def run(self, name, objective, prepare, saved=lambda step, averaged, finished: None):
-        """Train the phase called `name` in the folder of that name; returns the averaged objective.
+    def new(self, name):
+        """What the phase called `name` minimises, untrained but for what earlier phases leave to it."""
+        match name:
+            case "clip":
+                return contrast.ContrastiveObjective()
+            case "words":
+                return binding.BindingObjective(self.finished("clip").text_encoder)
+            case "vae":
+                return autoencoding.AutoencodingObjective(self.recipe.vae_channels)
+            case "decoder":
+                return autoencoding.DecodingObjective(self.finished("vae").vae)
+            case "judge":
+                return seeing.SeeingObjective()
+        return denoising.GroundedObjective(denoising.new_unet(self.recipe.unet_channels), new_scheduler())
 
-        `objective` makes what is minimised, once the randomness of the phase has begun.
-        """
+    def finished(self, name):
+        """What the phase called `name` minimised, as it left it. The randomness of another phase goes by it."""
+        with torch.random.fork_rng(()):
+            return load_averaged(self.new(name), self.work / name, self.recipe.digest)
+
+    def run(self, name, prepare, after=None, saved=lambda step, averaged, finished: None):
+        """Train the phase called `name` in the folder of that name, from where the phase `after` ended; returns the average."""
         recipe, folder, phase = self.recipe, self.work / name, getattr(self.recipe, name)
         torch.manual_seed(recipe.seed)
+        objective = self.finished(after).train() if after else self.new(name)
 
         def shown(*state):
             self.watch.losses(folder)
             saved(*state)
 
-        return fit(objective(), prepare(batch=phase.batch), phase, folder, recipe.seed, recipe.digest, self.accelerator, shown)
+        return fit(objective, prepare(batch=phase.batch), phase, folder, recipe.seed, recipe.digest, self.accelerator, shown,
+                   self.watch.log_every, self.watch.save_every)  # fmt: skip
 
-    def finished(self, name, objective):
-        """`objective` as the phase called `name` left it."""
-        return load_averaged(objective, self.work / name, self.recipe.digest)
-
-    def towers(self) -> nn.Module:
+    def towers(self):
         """CLIP, its text tower taught words."""
-        towers = self.finished("clip", clip.ContrastiveObjective())
-        towers.text_encoder = self.finished("words", binding.BindingObjective(towers.text_encoder)).text_encoder
+        towers = self.finished("clip")
+        towers.text_encoder = self.finished("words").text_encoder
         return towers.to(self.accelerator.device)
 
-    def autoencoder(self) -> nn.Module:
+    def autoencoder(self):
         """The VAE, told by which factor its latents must be scaled to have variance one; the decoder as far as it has come."""
-        autoencoder = self.finished("vae", vae.AutoencodingObjective(self.recipe.vae_channels)).vae
-        if (self.work / "decoder" / "state.safetensors").exists():
-            autoencoder = self.finished("decoder", vae.DecodingObjective(autoencoder)).vae
-        autoencoder = autoencoder.to(self.accelerator.device)
-        means, _ = denoising.encode_pictures(autoencoder, self.held_out.pictures)
-        autoencoder.register_to_config(scaling_factor=round(1 / means.float().std().item(), 5))
-        return autoencoder
+        decoder = (self.work / "decoder" / "state.safetensors").exists()
+        vae = self.finished("decoder" if decoder else "vae").vae.to(self.accelerator.device)
+        means, _ = denoising.encode_pictures(vae, self.held_out.pictures)
+        vae.register_to_config(scaling_factor=round(1 / means.float().std().item(), 5))
+        return vae
 
-    def painting(self, name, canvas, text_encoder, autoencoder):
-        """For `run`: every ten minutes, and when a phase ends, a few held-out captions are painted by the UNet as it is."""
-        captions, last = self.held_out.captions[:SHEET], time.monotonic()
+    def painting(self, name, canvas, text_encoder, vae):
+        """For `run`: now and then, and when a phase ends, a few held-out captions are painted by the UNet as it is."""
+        captions, last = self.held_out.captions[: self.watch.captions], time.monotonic()
 
         def saved(step, averaged, finished):
             nonlocal last
-            if not finished and time.monotonic() - last < SHEET_EVERY:
-                return
-            model = StableDiffusion("picturebook in training", self.accelerator.device, torch.float32, self.tokenizer, text_encoder,
-                                    autoencoder, averaged.unet, new_scheduler())  # fmt: skip
-            pictures = [generate(model, caption, "", 25, self.recipe.guidance_scale, 0, canvas, canvas, collect=()).pixels
-                        for caption in captions]  # fmt: skip
-            self.watch.samples(self.work / name / f"samples_{step:06}.png", pictures, captions)
-            last = time.monotonic()
+            if finished or time.monotonic() - last >= self.watch.paint_every:
+                model = StableDiffusion("picturebook in training", self.accelerator.device, torch.float32, self.tokenizer, text_encoder,
+                                        vae, averaged.unet, new_scheduler())  # fmt: skip
+                pictures = [generate(model, caption, "", 25, self.recipe.guidance_scale, 0, canvas, canvas, collect=()).pixels
+                            for caption in captions]  # fmt: skip
+                self.watch.samples(self.work / name / f"samples_{step:06}.png", pictures, captions)
+                last = time.monotonic()
 
         return saved
 
 
-def _scenes(training):
-    training.scenes  # noqa: B018 - being drawn from now on
-
-
 def _clip(training):
-    training.run("clip", clip.ContrastiveObjective, training.of("large", partial(clip.pairs, tokenizer=training.tokenizer)))
-    _tell_top1(training, training.finished("clip", clip.ContrastiveObjective()))
+    training.run("clip", training.of("large", partial(contrast.pairs, tokenizer=training.tokenizer)))
+    _tell_top1(training, training.finished("clip"))
 
 
 def _words(training):
-    text_encoder = training.finished("clip", clip.ContrastiveObjective()).text_encoder
-    questions = partial(binding.questions, training.tokenizer, training.recipe.grammar.taught())
-    training.run("words", partial(binding.BindingObjective, text_encoder), questions)
+    training.run("words", partial(binding.questions, training.tokenizer, training.recipe.grammar.taught()))
     _tell_top1(training, training.towers().cpu())
-
-
-def _vae(training):
-    objective = partial(vae.AutoencodingObjective, training.recipe.vae_channels)
-    _tell_psnr(training, training.run("vae", objective, training.of("large", vae.crops)))
-
-
-def _decoder(training):
-    objective = partial(vae.DecodingObjective, training.finished("vae", vae.AutoencodingObjective(training.recipe.vae_channels)).vae)
-    _tell_psnr(training, training.run("decoder", objective, training.of("large", vae.crops_of_things)))
 
 
 def _tell_top1(training, towers):
     held_out = training.held_out
-    ids = training.tokenizer(held_out.captions, padding="longest", return_tensors="pt").input_ids
-    training.accelerator.print(f"clip: top-1 of {len(ids)} held-out scenes {clip.top1(towers, ids, to_tensor(held_out.pictures)):.1%}")
+    found = contrast.top1(towers, training.tokenizer, held_out)
+    training.accelerator.print(f"clip: top-1 of {len(held_out.captions)} held-out scenes {found:.1%}")
 
 
-def _tell_psnr(training, objective):
-    pictures = training.held_out.pictures
-    training.accelerator.print(f"vae: {vae.mean_psnr(objective.vae.cpu(), pictures):.2f} dB on {len(pictures)} held-out scenes")
-
-
-def _denoiser(training):
-    return denoising.GroundedObjective(denoising.new_unet(training.recipe.unet_channels), new_scheduler())
+def _vae(training, name="vae", crops=autoencoding.crops):
+    trained, pictures = training.run(name, training.of("large", crops)).cpu(), training.held_out.pictures.numpy()
+    decibels = np.mean([psnr(picture, copied(trained, picture)) for picture in pictures])
+    training.accelerator.print(f"vae: {decibels:.2f} dB on {len(pictures)} held-out scenes")
 
 
 def _unet(training):
-    text_encoder, autoencoder, denoiser = training.towers().text_encoder, training.autoencoder(), partial(_denoiser, training)
+    text_encoder, vae, before = training.towers().text_encoder, training.autoencoder(), None
     for name, scenes, canvas in (("unet_single", "single", 64), ("unet_small", "small", 64), ("unet_large", "large", 128)):
-        pairs = training.of(scenes, partial(denoising.grounded_pairs, autoencoder, text_encoder, training.tokenizer))
-        trained = training.run(name, denoiser, pairs, training.painting(name, canvas, text_encoder, autoencoder))
-        denoiser = partial(nn.Module.train, trained)
+        pairs = training.of(scenes, partial(denoising.grounded_pairs, vae, text_encoder, training.tokenizer))
+        training.run(name, pairs, before, training.painting(name, canvas, text_encoder, vae))
+        before = name
 
 
 def _pack(training):
-    trained, towers, autoencoder = (
-        training.finished("unet_large", _denoiser(training)),
-        training.towers().cpu(),
-        training.autoencoder().cpu(),
-    )
+    recipe, parts = training.recipe, (training.towers().cpu(), training.autoencoder().cpu(), training.finished("unet_large").unet)
     if training.accelerator.is_main_process:
-        recipe = training.recipe
-        pack(training.work / "picturebook", recipe.grammar, recipe.guidance_scale, training.tokenizer, towers, autoencoder, trained.unet)
+        pack(training.work / "picturebook", recipe.grammar, recipe.guidance_scale, training.tokenizer, *parts)
         if training.drawn != training.work:
             rmtree(training.drawn)
     training.accelerator.wait_for_everyone()
@@ -243,11 +237,13 @@ def _pack(training):
 def _judge(training):
     if (processes := training.accelerator.num_processes) > 1:  # its losses are means over things, of which rows have one or more
         raise ValueError(f"expected one process for the judge, got {processes}; train it without accelerate launch")
-    judge = training.run("judge", seeing.SeeingObjective, partial(seeing.judge_batches, autoencoder=training.autoencoder())).cpu()
+    judge = training.run("judge", partial(seeing.judge_batches, autoencoder=training.autoencoder())).cpu()
     save_model(judge.eyes.half(), training.work / "judge" / "judge.safetensors")
 
 
 STAGES = {
-    "scenes": _scenes, "clip": _clip, "words": _words, "vae": _vae, "decoder": _decoder, "unet": _unet, "pack": _pack, "judge": _judge,
+    "scenes": lambda training: training.scenes, "clip": _clip, "words": _words, "vae": _vae,
+    "decoder": partial(_vae, name="decoder", crops=autoencoding.crops_of_things),
+    "unet": _unet, "pack": _pack, "judge": _judge,
 }  # fmt: skip
 USUAL_STAGES = tuple(STAGES)[:-1]  # the judge is trained apart from what it judges, and shipped once

@@ -1,14 +1,10 @@
 """Phase 2: the VAE. Pictures to latents eight times smaller and back (Kingma & Welling, 2014; Rombach et al., 2022)."""
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, l1_loss, max_pool2d, mse_loss
 
-from ...pictures import psnr
-from ...vae import copies
 from ..world import WORLD
 from .data import to_tensor
 
@@ -34,13 +30,16 @@ class AutoencodingObjective(nn.Module):
         self.vae = new_vae(channels).to(memory_format=torch.channels_last)
 
     def forward(self, pictures, noise):
+        guess, posterior = self.copied(pictures, noise)
+        return reconstruction_loss(guess, pictures) + 1e-4 * (posterior.kl().mean() / posterior.mean[0].numel())
+
+    def copied(self, pictures, noise):
+        """Pictures through the VAE, by latents that `noise` samples from their distribution, and this."""
         posterior = self.vae.encode(pictures.contiguous(memory_format=torch.channels_last)).latent_dist
-        guess = self.vae.decode(posterior.mean + posterior.std * noise).sample.float()
-        kl = posterior.kl().mean() / posterior.mean[0].numel()
-        return reconstruction_loss(guess, pictures) + 1e-4 * kl
+        return self.vae.decode(posterior.mean + posterior.std * noise).sample.float(), posterior
 
 
-class DecodingObjective(nn.Module):
+class DecodingObjective(AutoencodingObjective):
     """The decoder alone, its latents as they are: what lies off the ground counts four times, and each thing as one.
 
     Small things and dark ones weigh next to nothing in a mean over the picture, and are what a prompt asks for. As the encoder
@@ -48,16 +47,14 @@ class DecodingObjective(nn.Module):
     """
 
     def __init__(self, vae):
-        super().__init__()
+        nn.Module.__init__(self)
         self.vae = vae.requires_grad_(False)
         for part in (vae.decoder, vae.post_quant_conv):
             part.requires_grad_(True)
 
     def forward(self, pictures, noise, things):
-        with torch.no_grad():
-            posterior = self.vae.encode(pictures.contiguous(memory_format=torch.channels_last)).latent_dist
-        guess, weight = self.vae.decode(posterior.mean + posterior.std * noise).sample.float(), 1 + 3 * off_ground(pictures).float()
-        off = (weight * (guess - pictures).abs()).mean()
+        guess, _ = self.copied(pictures, noise)
+        off = ((1 + 3 * off_ground(pictures).float()) * (guess - pictures).abs()).mean()
         return reconstruction_loss(guess, pictures) + off + 2 * thing_loss(guess, pictures, things)
 
 
@@ -125,25 +122,17 @@ def crops_of_things(scenes, batch):
 
 def _windows(scenes, number):
     """Where to cut: the indices of so many scenes, rows and columns, drawn on the CPU to be the same on any device."""
-    device, edge = scenes.pictures.device, scenes.pictures.shape[1] - CROP + 1
-    span = torch.arange(CROP, device=device)
-    chosen = torch.randint(len(scenes.pictures), (number, 1, 1)).to(device)
-    top, left = torch.randint(edge, (2, number, 1, 1)).to(device)
-    return chosen, top + span[:, None], left + span
+    count, height, *_ = scenes.pictures.shape
+    chosen, (top, left) = torch.randint(count, (number, 1, 1)), torch.randint(height - CROP + 1, (2, number, 1, 1))
+    span = torch.arange(CROP)
+    return tuple(index.to(scenes.pictures.device) for index in (chosen, top + span[:, None], left + span))
 
 
 def _best(score, batch):
     """Three quarters of the batch by score; a quarter stays as it came: a decoder that never sees empty ground stains it."""
     kept = batch // 4
-    best = kept + score[kept:].topk(batch - kept).indices
-    return torch.cat([torch.arange(kept, device=score.device), best])
+    return torch.cat([torch.arange(kept, device=score.device), kept + score[kept:].topk(batch - kept).indices])
 
 
 def _noise(pieces):
     return torch.randn(len(pieces), 4, CROP // 8, CROP // 8, device=pieces.device)
-
-
-def mean_psnr(vae, pictures) -> float:
-    """Of the copies of pictures (n, height, width, 3), uint8, in dB; see `pictures.psnr`."""
-    shown = [Image.fromarray(picture) for picture in pictures.cpu().numpy()]
-    return float(np.mean([psnr(np.asarray(picture), np.asarray(copy)) for picture, copy in zip(shown, copies(vae, shown), strict=True)]))

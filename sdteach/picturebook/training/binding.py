@@ -19,7 +19,7 @@ from .contrast import WIDTH
 IDEAS = (OBJECTS, (*COLOURS,), OBJECTS, (*COLOURS,), (*RELATIONS, "and"), PLACES)
 SIZES = [len(ideas) + 1 for ideas in IDEAS]
 # Which of these a reader finds at the first thing's word, at the second's, at the relation's and, twice, in the padding.
-FOUND = [[0, 1], [0, 1, 2, 3, 4], [0, 1, 4], [0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5]]
+FOUND = torch.tensor([[1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 0], [1, 1, 0, 0, 1, 0], [1] * 6, [1] * 6], dtype=bool)
 UNASKED = -100  # cross_entropy passes over it
 EAGERNESS = 8.0  # how much faster than the tower the readers learn
 
@@ -47,7 +47,7 @@ class BindingObjective(nn.Module):
                     for logits, truth in zip((EAGERNESS * read_out.float()).split(SIZES, 2), truths.unbind(2), strict=True))  # fmt: skip
         with torch.no_grad():
             before = self.before[0].to(ids.device)(ids).last_hidden_state
-        return wrong / (len(ids) * sum(map(len, FOUND))) + moved(ids, states.float(), before.float())
+        return wrong / (len(ids) * FOUND.sum().item()) + moved(ids, states.float(), before.float())
 
 
 def moved(ids: Tensor, states: Tensor, before: Tensor) -> Tensor:
@@ -74,18 +74,16 @@ def asked(tokenizer, captions: list[str], where: Tensor) -> tuple[Tensor, Tensor
     `where` (n, 2) in 0..1 chooses the places in the padding.
     """
     encoded = tokenizer(captions, padding="max_length", max_length=77, return_tensors="pt")
-    places, truths = torch.zeros(len(captions), len(FOUND), dtype=int), torch.full((len(captions), len(FOUND), len(IDEAS)), UNASKED)
+    places, truths = torch.zeros(len(captions), len(FOUND), dtype=int), torch.full((len(captions), *FOUND.shape), UNASKED)
     for row, caption in enumerate(captions):
-        request, words = read(caption), [*THING.finditer(caption)]
+        request, (first, *second) = read(caption), THING.finditer(caption)
         things = (*request.things, RequestedThing(""))[:2]
         said = *(idea for thing in things for idea in (thing.name, thing.colour)), request.relation, request.place
         truth = torch.tensor([(*ideas, idea).index(idea) for ideas, idea in zip(IDEAS, said, strict=True)])
-        at = {0: words[0].end() - 1}
-        if len(words) > 1:
-            at |= {1: words[1].end() - 1, 2: words[1].start() - 2}
-        found = {k: encoded.char_to_token(row, character) for k, character in at.items()}
-        first = encoded.char_to_token(row, len(caption) - 1) + 2  # after the end token
-        found |= {3 + k: first + int(share * (77 - first)) for k, share in enumerate(where[row].tolist())}
-        for k, place in found.items():
-            places[row, k], truths[row, k, FOUND[k]] = place, truth[FOUND[k]]
+        characters = [first.end() - 1, *(at for word in second[:1] for at in (word.end() - 1, word.start() - 2)), len(caption) - 1]
+        *found, last = (encoded.char_to_token(row, at) for at in characters)
+        padding = last + 2  # after the end token
+        found += [padding + int(share * (77 - padding)) for share in where[row].tolist()]
+        asked_of = range(5) if second else [0, 3, 4]
+        places[row, asked_of], truths[row, asked_of] = torch.tensor(found), truth.where(FOUND[asked_of], UNASKED)
     return encoded.input_ids, places, truths

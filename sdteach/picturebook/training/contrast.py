@@ -63,13 +63,14 @@ def pairs(scenes, tokenizer, batch):
 
 
 @torch.no_grad()
-def nearest(towers, ids, pictures) -> torch.Tensor:
-    """For every picture the index of the caption nearest to it; shapes as in `ContrastiveObjective.forward`."""
+def nearest(towers, tokenizer, scenes) -> torch.Tensor:
+    """For every picture of `DrawnScenes` the index of the caption nearest to it."""
+    ids = tokenizer(scenes.captions, padding="longest", return_tensors="pt").input_ids
     texts = normalize(towers.text_projection(towers.text_encoder(ids).pooler_output))
-    images = normalize(towers.image_encoder(pictures).image_embeds)
+    images = normalize(towers.image_encoder(to_tensor(scenes.pictures)).image_embeds)
     return (images @ texts.T).argmax(1)
 
 
-def top1(objective, ids, pictures) -> float:
+def top1(towers, tokenizer, scenes) -> float:
     """The fraction of pictures whose own caption is the nearest of all."""
-    return (nearest(objective, ids, pictures) == torch.arange(len(ids))).float().mean().item()
+    return (nearest(towers, tokenizer, scenes) == torch.arange(len(scenes.captions))).float().mean().item()

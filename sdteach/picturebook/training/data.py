@@ -4,7 +4,8 @@ import json
 import os
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from multiprocessing import parent_process
 from os import cpu_count
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ...files import write_whole
 from ...vae import to_signed
 from ..scenes import scene_from_seed
 from ..world import COLOURS, OBJECTS, WORLD, Grammar
@@ -38,7 +40,7 @@ class DrawnScenes:
 
     def to(self, device: torch.device) -> "DrawnScenes":
         """The same scenes with the pictures where the training runs, so that no loader stands between them."""
-        return DrawnScenes(self.pictures.to(device), self.captions, self.things.to(device), self.kinds)
+        return replace(self, pictures=self.pictures.to(device), things=self.things.to(device))
 
 
 @contextmanager
@@ -60,24 +62,21 @@ class Drawing:
 
     def __init__(self, folder: Path, count: int, canvas: int, grammar: Grammar, first_seed: int = 0, objects: int | None = None,
                  painters: ProcessPoolExecutor | None = None):  # fmt: skip
-        asked = {"count": count, "canvas": canvas, "first_seed": first_seed, "objects": objects, "most": grammar.most,
-                 "pairs": sorted(map(list, grammar.pairs)), "places": list(grammar.places), "styles": list(grammar.styles)}  # fmt: skip
-        facts = folder / "scenes.json"
+        asked = {"count": count, "canvas": canvas, "first_seed": first_seed, "objects": objects, "grammar": asdict(grammar)}
+        asked, facts = json.loads(json.dumps(asked, default=sorted)), folder / "scenes.json"
         if not facts.exists():
             folder.mkdir(parents=True, exist_ok=True)
             for name, (dtype, *shape) in _fields(canvas).items():
                 np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, (count, *shape)).flush()
-            part = facts.with_suffix(".part")
-            part.write_text(json.dumps(asked))
-            part.replace(facts)
+            write_whole(facts, json.dumps(asked).encode())
         with as_one_error(facts):
-            if (there := json.loads(facts.read_text())) != asked:
-                raise ValueError(f"{ {name: there.get(name) for name in asked if there.get(name) != asked[name]} }")
-        self.sheets = _opened(folder, canvas, count)
-        self.count, self.jobs = count, []
+            there = json.loads(facts.read_text())
+            if there != asked:
+                raise ValueError({name: there.get(name) for name in asked if there.get(name) != asked[name]})
+        opened, draw = partial(_opened, folder, canvas, count), partial(scene_from_seed, canvas=canvas, objects=objects, grammar=grammar)
+        self.sheets, self.count, self.jobs = opened(), count, []
         if painters and not self.sheets["drawn"].all():
-            self.jobs = [painters.submit(_paint, folder, canvas, count, objects, grammar, first_seed, range(start, min(start + JOB, count)))
-                         for start in range(0, count, JOB)]  # fmt: skip
+            self.jobs = [painters.submit(_paint, opened, draw, first_seed, start) for start in range(0, count, JOB)]
 
     def drawn(self, least: int) -> int:
         """How many are there, from the first on without a gap; those up to `least` are waited for."""
@@ -85,13 +84,13 @@ class Drawing:
         jobs = [] if drawn[:least].all() else self.jobs[: -(-least // JOB)]
         for job in tqdm(jobs, "drawing", unit_scale=JOB, unit=" scenes", disable=not jobs):
             job.result()
-        return len(drawn) if drawn.all() else int(drawn.argmin())
+        return int(np.append(drawn, False).argmin())
 
     def first(self, number: int) -> DrawnScenes:
         """The first `number` scenes, or all if there are fewer, once they are drawn."""
         self.drawn(min(number, self.count))
         pictures, things, kinds = (torch.from_numpy(self.sheets[name][:number]) for name in ("pictures", "things", "kinds"))
-        return DrawnScenes(pictures, [caption.decode() for caption in self.sheets["captions"][:number].tolist()], things, kinds)
+        return DrawnScenes(pictures, [*map(bytes.decode, self.sheets["captions"][:number].tolist())], things, kinds)
 
 
 @contextmanager
@@ -130,16 +129,15 @@ def _opened(folder, canvas, count):
     return sheets
 
 
-def _paint(folder, canvas, count, objects, grammar, first_seed, indices):
-    sheets = _opened(folder, canvas, count)
-    for index in indices:
-        if not sheets["drawn"][index]:
-            scene = scene_from_seed(first_seed + index, canvas, objects, grammar)
-            sheets["pictures"][index], sheets["things"][index], sheets["captions"][index] = scene.picture, scene.things, scene.caption
-            sheets["kinds"][index] = len(OBJECTS), len(COLOURS)
-            for number, thing in enumerate(scene.objects, 1):
-                sheets["kinds"][index, number] = OBJECTS.index(thing.name), [*COLOURS].index(thing.colour)
-            sheets["drawn"][index] = True
+def _paint(opened, draw, first_seed, start):
+    sheets = opened()
+    for index in start + np.flatnonzero(~sheets["drawn"][start : start + JOB]):
+        scene = draw(first_seed + int(index))
+        sheets["pictures"][index], sheets["things"][index], sheets["captions"][index] = scene.picture, scene.things, scene.caption
+        sheets["kinds"][index] = len(OBJECTS), len(COLOURS)
+        for number, thing in enumerate(scene.objects, 1):
+            sheets["kinds"][index, number] = OBJECTS.index(thing.name), [*COLOURS].index(thing.colour)
+        sheets["drawn"][index] = True
 
 
 def to_tensor(pictures: Tensor) -> Tensor:

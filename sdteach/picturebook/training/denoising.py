@@ -6,7 +6,6 @@ from diffusers import UNet2DConditionModel
 from diffusers.training_utils import compute_snr
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, cross_entropy, one_hot, scaled_dot_product_attention
-from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
 from ..captions import WORDS
@@ -87,8 +86,7 @@ class FloatAttention:
             mixed = self.mixed(*(attention.head_to_batch_dim(part, out_dim=4).float() for part in parts))
         return attention.to_out[1](attention.to_out[0](mixed.transpose(1, 2).flatten(2).to(hidden_states.dtype)))
 
-    def mixed(self, query, key, value):
-        return scaled_dot_product_attention(query, key, value)
+    mixed = staticmethod(scaled_dot_product_attention)
 
 
 class WatchedAttention(FloatAttention):
@@ -166,8 +164,8 @@ def grounded_pairs(vae, text_encoder, tokenizer, scenes, batch):
     pairs, kinds = _pairs(vae, text_encoder, tokenizer, scenes, batch), scenes.kinds.long().to(vae.device)
     numbers = torch.arange(WORLD.most + 1)[:, None, None]
     cells = torch.cat([avg_pool2d((part[:, None] == numbers).half(), 8) for part in scenes.things.split(256)]).to(vae.device)
-    words = [torch.tensor(tokenizer(" ".join(WORDS["objects"][name]), add_special_tokens=False).input_ids) for name in OBJECTS]
-    words = pad_sequence([*words, torch.tensor([-1])], batch_first=True, padding_value=-1).to(vae.device)
+    words = tokenizer([*map(" ".join, WORDS["objects"].values()), ""], add_special_tokens=False, padding=True, return_tensors="pt")
+    words = words.input_ids.where(words.attention_mask.bool(), -1).to(vae.device)
 
     def draw():
         chosen, ids, *pair = pairs()

@@ -81,24 +81,21 @@ def points_of(name: str, number: int, seed: int = 0) -> Tensor:
     """Points (n, 2), spread over a drawn object; mean 0, standard deviation 1, y upwards."""
     thing = Thing(name, "red", "big", (128.0, 128.0), 110.0, 0.0)
     mask = draw(Description((thing,), "paper", "flat", None, "", seed, 256)).objects[0].mask
-    generator = np.random.default_rng(seed)
-    rows, columns = np.nonzero(mask)
-    chosen = generator.integers(len(rows), size=number)
-    points = np.stack([columns[chosen], -rows[chosen]], 1) + generator.random((number, 2))
+    generator, cells = np.random.default_rng(seed), np.argwhere(mask)
+    chosen = cells[generator.integers(len(cells), size=number)]
+    points = chosen[:, ::-1] * [1, -1] + generator.random((number, 2))
     centred = points - points.mean(0)
     return torch.from_numpy(centred / centred.std()).float()
 
 
+@torch.no_grad()
 def denoised_points(denoiser: nn.Module, number: int, steps: int = 25, seed: int = 0) -> list[Tensor]:
     """Noise made points of by the same loop as pictures: the points (n, 2) before the first step and after each."""
     sampler = DDIMScheduler.from_config(new_scheduler().config)
     sampler.set_timesteps(steps)
-    points = torch.randn(number, 2, 1, 1, generator=torch.Generator().manual_seed(seed))
-    seen = [points]
-    with torch.no_grad():
-        for timestep in sampler.timesteps:
-            points = sampler.step(denoiser(points, timestep).sample, timestep, points).prev_sample
-            seen.append(points)
+    seen = [torch.randn(number, 2, 1, 1, generator=torch.Generator().manual_seed(seed))]
+    for timestep in sampler.timesteps:
+        seen.append(sampler.step(denoiser(seen[-1], timestep).sample, timestep, seen[-1]).prev_sample)
     return [points.flatten(1) for points in seen]
 
 
@@ -122,26 +119,21 @@ def agreement(towers: nn.Module, tokenizer, scenes: DrawnScenes) -> dict[str, fl
 
     Of places only those count that the picture's own caption says.
     """
-    ids = tokenizer(scenes.captions, padding="longest", return_tensors="pt").input_ids
-    requests = [read(caption) for caption in scenes.captions]
-    pairs = [(requests[own], requests[found]) for own, found in enumerate(nearest(towers, ids, to_tensor(scenes.pictures)).tolist())]
-    same = {
-        "place": [own.place == found.place for own, found in pairs if own.place],
-        "colours": [_each(own, "colour") == _each(found, "colour") for own, found in pairs],
-        "objects": [_each(own, "name") == _each(found, "name") for own, found in pairs],
-        "the caption": [own == found for own, found in pairs],
+    said = {
+        "place": lambda request: request.place,
+        "colours": lambda request: sorted(str(thing.colour) for thing in request.things),
+        "objects": lambda request: sorted(thing.name for thing in request.things),
+        "the caption": lambda request: request,
     }
-    return {name: float(np.mean(hits)) for name, hits in same.items()}
-
-
-def _each(request, attribute):
-    return sorted(str(getattr(thing, attribute)) for thing in request.things)
+    requests = [read(caption) for caption in scenes.captions]
+    pairs = [(own, requests[found]) for own, found in zip(requests, nearest(towers, tokenizer, scenes).tolist(), strict=True)]
+    return {name: float(np.mean([what(own) == what(found) for own, found in pairs if what(own)])) for name, what in said.items()}
 
 
 @torch.no_grad()
-def errors_by_time(denoiser: nn.Module, latents: Tensor, texts: Tensor, timesteps: Sequence[int], seed: int = 0) -> list[float]:
+def errors_by_time(denoiser: nn.Module, latents: Tensor, texts: Tensor, timesteps: Sequence[int]) -> list[float]:
     """The mean squared error of the predicted noise at each of these timesteps, the same noise for all; 1 is no better than silence."""
-    noise, scheduler = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)), new_scheduler()
+    noise, scheduler = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0)), new_scheduler()
     errors = []
     for timestep in timesteps:
         time = torch.full((len(latents),), timestep)

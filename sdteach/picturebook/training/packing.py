@@ -26,11 +26,8 @@ def pack(folder: Path, grammar: Grammar, guidance_scale: float, tokenizer, tower
     """Write the trained parts to `folder` in half precision, with the words they know, their usual guidance and a sum of every file."""
     with quiet():
         from diffusers import StableDiffusionPipeline
-    image_size = towers.image_encoder.config.image_size
-    processor = CLIPImageProcessorPil(
-        size={"shortest_edge": image_size}, crop_size={"height": image_size, "width": image_size},
-        image_mean=[0.5] * 3, image_std=[0.5] * 3,
-    )  # fmt: skip
+    edge = towers.image_encoder.config.image_size
+    processor = CLIPImageProcessorPil(size=edge, crop_size=edge, image_mean=[0.5] * 3, image_std=[0.5] * 3)
     StableDiffusionPipeline(
         vae, towers.text_encoder, tokenizer, unet, new_scheduler(), None, processor, towers.image_encoder, requires_safety_checker=False,
     ).to(dtype=torch.float16).save_pretrained(folder)  # fmt: skip
