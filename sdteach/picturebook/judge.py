@@ -89,14 +89,14 @@ class Judge(nn.Module):
         """Find the things, the place and the style of one picture. Raises ValueError unless its edges are multiples of 16."""
         if picture.shape[0] % 16 or picture.shape[1] % 16:
             raise ValueError(f"expected a picture whose edges are multiples of 16, got {picture.shape[1]} x {picture.shape[0]}; resize it")
-        things, colours, places, styles = (part[0] for part in self._both_ways_round(as_input(picture)))
+        things, colours, places, styles = (part[0] for part in self._both_ways_round(to_tensor(torch.tensor(picture)[None])))
         islands, count = label((things.sigmoid() > LEAST_THING).numpy())
         found = []
         for squares in (islands == island for island in range(1, count + 1)):
             if squares.sum() >= SMALLEST:
                 colour = list(COLOURS)[colours[:, torch.from_numpy(squares)].log_softmax(0).mean(1).argmax()]
                 mask = squares.repeat(SQUARE, 0).repeat(SQUARE, 1)
-                *objects, blot = self.name(as_input(cut_out(picture, mask)))[0].softmax(0).tolist()
+                *objects, blot = self.name(to_tensor(torch.tensor(cut_out(picture, mask))[None]))[0].softmax(0).tolist()
                 name = BLOT if blot > SURE_BLOT else OBJECTS[np.argmax(objects)]
                 y, x = np.argwhere(mask).mean(0) + 0.5
                 found.append(SeenThing(name, colour, (float(x), float(y)), mask))
@@ -119,8 +119,9 @@ def change_on_grid(picture: UInt8[np.ndarray, "height width 3"]) -> float:
     return float(np.mean([change[PIXEL - 1 :: PIXEL].sum() / max(change.sum(), 1.0) for change in changes]))
 
 
-def as_input(picture: UInt8[np.ndarray, "height width 3"]) -> Float[Tensor, "1 3 height width"]:
-    return to_signed(torch.from_numpy(np.array(picture))).permute(2, 0, 1)[None]
+def to_tensor(pictures: UInt8[Tensor, "n height width 3"]) -> Float[Tensor, "n 3 height width"]:
+    """Pictures as networks take them, in -1..1."""
+    return to_signed(pictures).permute(0, 3, 1, 2)
 
 
 def cut_out(picture: UInt8[np.ndarray, "height width 3"], mask: Bool[np.ndarray, "height width"]) -> UInt8[np.ndarray, "40 40 3"]:

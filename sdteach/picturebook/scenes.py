@@ -62,7 +62,7 @@ class Scene:
 
 
 def draw(description: Description) -> Scene:
-    """Paint a description. The same description gives the same pixels, masks and boxes."""
+    """Paint a description. The same description gives the same pixels and masks."""
     rng, style = np.random.default_rng([description.seed, 1]), description.style
     sheet = _background(rng, description.place, description.canvas)
     if style == "line":
@@ -71,14 +71,15 @@ def draw(description: Description) -> Scene:
     for thing in description.things:
         ground = Image.new("L", sheet.size)
         pens = ImageDraw.Draw(sheet), ImageDraw.Draw(ground)
-        line = _mix(BOOK["styles"][style]["lines"], thing.colour)
+        line, cos, sin = _mix(BOOK["styles"][style]["lines"], thing.colour), np.cos(thing.tilt), np.sin(thing.tilt)
         for paint, outline in parts_of(thing.name, rng):
             wobble = rng.normal(0, 0.018, outline.shape) if style == "crayon" else 0.0  # a child's hand
-            points = _placed(outline + wobble, thing)
+            points = (outline + wobble) @ np.array([[cos, sin], [-sin, cos]]) * thing.radius + thing.centre
+            points = (points * OVERSAMPLING).ravel().tolist()
             fill = _mix(0.86 if style == "line" else paint, thing.colour)
             for pen, inside, edge in zip(pens, (fill, 255), (line, 255), strict=True):
                 pen.polygon(points, fill=inside)
-                pen.line([*points, *points[:2]], fill=edge, width=width, joint="curve")
+                pen.line([*points, *points[:4]], fill=edge, width=width, joint="curve")
         mask = np.asarray(ground.reduce(OVERSAMPLING)) >= 128
         objects.append(SceneObject(thing.name, thing.colour, _squares(mask) if style == "pixel" else mask))
     picture = np.asarray(sheet.reduce(OVERSAMPLING))
@@ -99,13 +100,6 @@ def scenes_in_words(
 ) -> list[Scene]:
     """So many scenes from a seed on whose captions need no other `words`."""
     return [draw(description) for description in islice(describe_in_words(words, first_seed, objects, grammar, canvas), number)]
-
-
-def _placed(outline, thing):
-    """Unit outline -> pixel points on the oversampled sheet, tilted and moved to the object's place."""
-    cos, sin = np.cos(thing.tilt), np.sin(thing.tilt)
-    points = outline @ np.array([[cos, sin], [-sin, cos]]) * thing.radius + thing.centre
-    return [*map(tuple, (points * OVERSAMPLING).tolist())]
 
 
 def _mix(paint, colour):

@@ -237,7 +237,8 @@ def _pack(training):
 def _judge(training):
     if (processes := training.accelerator.num_processes) > 1:  # its losses are means over things, of which rows have one or more
         raise ValueError(f"expected one process for the judge, got {processes}; train it without accelerate launch")
-    judge = training.run("judge", partial(seeing.judge_batches, autoencoder=training.autoencoder())).cpu()
+    sights = partial(seeing.judge_batches, autoencoder=training.autoencoder(), painters=training.painters)
+    judge = training.run("judge", sights).cpu()
     save_model(judge.eyes.half(), training.work / "judge" / "judge.safetensors")
 
 

@@ -5,8 +5,8 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, l1_loss, max_pool2d, mse_loss
 
+from ..judge import to_tensor
 from ..world import WORLD
-from .data import to_tensor
 
 CROP = 64
 GROUND = 0.3  # how far from the most usual colour, of 2, a pixel is no ground any more

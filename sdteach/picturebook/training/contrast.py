@@ -7,7 +7,7 @@ from torch.distributed import all_gather, get_rank, get_world_size, is_initializ
 from torch.nn.functional import cross_entropy, normalize
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from .data import to_tensor
+from ..judge import to_tensor
 
 WIDTH = 128
 TOWER = dict(hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=4, num_attention_heads=4,

@@ -17,7 +17,6 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ...files import write_whole
-from ...vae import to_signed
 from ..scenes import scene_from_seed
 from ..world import COLOURS, OBJECTS, WORLD, Grammar
 
@@ -138,8 +137,3 @@ def _paint(opened, draw, first_seed, start):
         for number, thing in enumerate(scene.objects, 1):
             sheets["kinds"][index, number] = OBJECTS.index(thing.name), [*COLOURS].index(thing.colour)
         sheets["drawn"][index] = True
-
-
-def to_tensor(pictures: Tensor) -> Tensor:
-    """(n, height, width, 3) uint8 -> (n, 3, height, width) float in -1..1, as the towers and the VAE take them."""
-    return to_signed(pictures).permute(0, 3, 1, 2)

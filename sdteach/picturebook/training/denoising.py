@@ -9,9 +9,9 @@ from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, cross_entropy, 
 from tqdm.auto import tqdm
 
 from ..captions import WORDS
+from ..judge import to_tensor
 from ..world import COLOURS, OBJECTS, WORLD
 from .contrast import WIDTH
-from .data import to_tensor
 
 CAPTION_DROPOUT = 0.1
 SNR_LIMIT = 5.0
@@ -56,9 +56,8 @@ class GroundedObjective(DenoisingObjective):
 
     def __init__(self, unet, scheduler):
         super().__init__(unet, scheduler)
-        processors = {name: WatchedAttention() if "attn2" in name else FloatAttention() for name in unet.attn_processors}
-        self.attentions = [processor for processor in processors.values() if isinstance(processor, WatchedAttention)]
-        unet.set_attn_processor(processors)
+        unet.set_attn_processor({name: WatchedAttention() if "attn2" in name else FloatAttention() for name in unet.attn_processors})
+        self.attentions = [processor for processor in unet.attn_processors.values() if isinstance(processor, WatchedAttention)]
         widths = unet.config.block_out_channels
         self.readers = nn.ModuleList(Reader(width, sum(KINDS), 1) for width in (widths[-1], *reversed(widths)))
         for block, reader in zip((unet.mid_block, *unet.up_blocks), self.readers, strict=True):
@@ -104,7 +103,7 @@ class Reader(nn.Conv2d):
     heard = None
 
     def listen(self, block, inputs, output):
-        self.heard = output[0] if isinstance(output, tuple) else output
+        self.heard = output
 
 
 def grounding(probabilities: Tensor, nouns: Tensor, cells: Tensor) -> Tensor:

@@ -15,10 +15,11 @@ from ...model import StableDiffusion
 from ...text_encoder import encode_text
 from ..captions import read
 from ..imagining import Description, Thing
+from ..judge import to_tensor
 from ..scenes import draw, scenes_in_words
 from ..world import Grammar
 from .contrast import nearest
-from .data import DrawnScenes, to_tensor
+from .data import DrawnScenes
 from .packing import new_scheduler
 
 UPDATES = 16  # how often a training shows itself

@@ -3,11 +3,9 @@
 Half of them are degraded by hand, half went through a VAE and back: what a decoder does to a small thing is hard to imitate.
 """
 
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from io import BytesIO
 from itertools import chain
-from os import cpu_count
 
 import numpy as np
 import torch
@@ -17,7 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from ...vae import copies
 from ..imagining import HELD_OUT_SEED, describe
-from ..judge import NAMES, SQUARE, Judge, as_input, cut_out
+from ..judge import NAMES, SQUARE, Judge, cut_out, to_tensor
 from ..objects import BLOT
 from ..scenes import box_of, draw
 from ..world import COLOURS, PLACES, STYLES, WORLD
@@ -41,18 +39,17 @@ class SeeingObjective(nn.Module):
         )  # fmt: skip
 
 
-def judge_batches(batch, autoencoder):
-    """Random batches of degraded scenes and their truths, drawn by all cores."""
-    painters = ProcessPoolExecutor(cpu_count())
+def judge_batches(batch, autoencoder, painters):
+    """Random batches of degraded scenes and their truths, drawn by the processes of `painters`."""
 
     def draw():
         seeds = torch.randint(HELD_OUT_SEED, (batch,)).tolist()
         scenes, pictures, things, colours, places, styles, boxes, names = zip(*painters.map(sight, seeds, chunksize=8), strict=True)
         pictures = [*map(np.asarray, copies(autoencoder, [*map(Image.fromarray, scenes[: batch // 2])])), *pictures[batch // 2 :]]
-        crops = [as_input(cut_out(picture, box)) for picture, of_picture in zip(pictures, boxes, strict=True) for box in of_picture]
+        crops = [cut_out(picture, box) for picture, of_picture in zip(pictures, boxes, strict=True) for box in of_picture]
         return (
-            torch.cat([*map(as_input, pictures)]), torch.from_numpy(np.stack(things)).float(), torch.from_numpy(np.stack(colours)),
-            torch.tensor(places), torch.tensor(styles), torch.cat(crops), torch.tensor([*chain.from_iterable(names)]),
+            to_tensor(torch.tensor(np.stack(pictures))), torch.tensor(np.stack(things)).float(), torch.tensor(np.stack(colours)),
+            torch.tensor(places), torch.tensor(styles), to_tensor(torch.tensor(np.stack(crops))), torch.tensor([*chain(*names)]),
         )  # fmt: skip
 
     return draw
