@@ -17,11 +17,9 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image, ImageDraw
 
-from .imagining import HELD_OUT_SEED, Description, describe, describe_in_words
+from .imagining import HELD_OUT_SEED, Description, describe, describe_in_words  # noqa: F401 - lessons find all of a scene here
 from .objects import parts_of
 from .world import BOOK, COLOURS, WORLD, Grammar
-
-__all__ = ["HELD_OUT_SEED", "Scene", "SceneObject", "describe", "draw", "scene_from_seed", "scenes_in_words"]
 
 OVERSAMPLING = 3
 PAPER = (253, 252, 248)

@@ -17,11 +17,10 @@ from ..imagining import HELD_OUT_SEED
 from ..judge import Judge, Seen, faults, relation_right
 from ..scenes import scenes_in_words
 from ..world import STYLES
-from . import other_tasks, reading
+from . import other_tasks as other_tasks
+from . import reading as reading
 from .measures import HEAT, Measure, average, copied, fraction, overlap, retrieved, word_for
 from .prompts import PROMPTS, known_words, prompts
-
-__all__ = ["GOALS", "HEAT", "Evaluation", "Painted", "copied", "evaluate", "other_tasks", "overlap", "paint", "psnr", "reading"]
 
 GOALS = {"vae_psnr": 30.0, "clip_top1": 0.90, "one_object": 0.97, "two_objects": 0.90, "held_out_pairs": 0.85, "attention_miou": 0.60,
          "judge_true": 0.97, "judge_shuffled": 0.05}  # fmt: skip

@@ -19,15 +19,13 @@ def known_words(model: StableDiffusion) -> frozenset[str]:
 def prompts(words: frozenset[str]) -> dict[str, list[str]]:
     """The captions to paint, in these `words`, by kind, none twice: every colour is said; two objects stand in a relation;
     held-out pairs stand alone. Three objects are asked only of those who know all words of the world, which has them."""
-    grammar, captions = known_grammar(words), {}
+    grammar = known_grammar(words)
     sources = {"one_object": (10_000, 1, grammar.taught()), "two_objects": (20_000, 2, grammar.taught()),
                "held_out_pairs": (30_000, 1, grammar.held_out())}  # fmt: skip
     if words >= {*vocabulary(WORLD)}:
         sources["three_objects"] = (200_000, 3, WORLD.taught())
-    for kind, source in sources.items():
-        distinct = dict.fromkeys(islice(full_captions(words, *source), 8 * PROMPTS[kind]))
-        captions[kind] = [*islice(distinct, PROMPTS[kind])]
-    return captions
+    captions = {kind: dict.fromkeys(islice(full_captions(words, *source), 8 * PROMPTS[kind])) for kind, source in sources.items()}
+    return {kind: [*distinct][: PROMPTS[kind]] for kind, distinct in captions.items()}
 
 
 def full_captions(words: frozenset[str], start: int, objects: int, grammar: Grammar) -> Iterator[str]:

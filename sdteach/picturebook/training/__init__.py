@@ -29,9 +29,8 @@ from . import autoencoding, binding, contrast, denoising, seeing
 from .data import Drawing, DrawnScenes, all_painters
 from .loop import fit, load_averaged
 from .packing import new_scheduler, pack
-from .recipe import PRESETS, Recipe
-
-__all__ = ["PRESETS", "STAGES", "USUAL_STAGES", "Recipe", "Watch", "train"]
+from .recipe import PRESETS as PRESETS
+from .recipe import Recipe
 
 MEMORY = Path("/dev/shm")
 

@@ -18,7 +18,7 @@ def new_vae(channels: tuple[int, ...]) -> AutoencoderKL:
     """Downsampling by 8, four latent channels, layer for layer the class that SD uses; `channels` by level."""
     return AutoencoderKL(
         block_out_channels=channels, down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4, layers_per_block=1, latent_channels=4, norm_num_groups=8, sample_size=128,
+        up_block_types=("UpDecoderBlock2D",) * 4, norm_num_groups=8, sample_size=128,
     )  # fmt: skip
 
 

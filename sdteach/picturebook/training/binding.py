@@ -16,7 +16,7 @@ from .contrast import WIDTH
 
 # What a caption says: of the first thing its name and colour, of the second, how they stand, where. Each is an index, the one after
 # the last if it is left unsaid.
-IDEAS = (OBJECTS, (*COLOURS,), OBJECTS, (*COLOURS,), (*RELATIONS, "and"), PLACES)
+IDEAS = (OBJECTS, COLOURS, OBJECTS, COLOURS, (*RELATIONS, "and"), PLACES)
 SIZES = [len(ideas) + 1 for ideas in IDEAS]
 # Which of these a reader finds at the first thing's word, at the second's, at the relation's and, twice, in the padding.
 FOUND = torch.tensor([[1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 0], [1, 1, 0, 0, 1, 0], [1] * 6, [1] * 6], dtype=bool)

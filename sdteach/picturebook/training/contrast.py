@@ -22,8 +22,7 @@ class ContrastiveObjective(nn.Module):
 
     def __init__(self):
         super().__init__()
-        special = dict(bos_token_id=49406, eos_token_id=49407, pad_token_id=49407)
-        self.text_encoder = CLIPTextModel(CLIPTextConfig(**TOWER, vocab_size=49408, **special))
+        self.text_encoder = CLIPTextModel(CLIPTextConfig(**TOWER, pad_token_id=49407))
         self.text_projection = nn.Linear(WIDTH, WIDTH, bias=False)
         self.image_encoder = CLIPVisionModelWithProjection(CLIPVisionConfig(**TOWER, image_size=128, patch_size=16))
         self.logit_scale = nn.Parameter(torch.tensor(np.log(1 / 0.07), dtype=torch.float32))
