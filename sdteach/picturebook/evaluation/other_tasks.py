@@ -13,12 +13,13 @@ from ...model import StableDiffusion
 from ...pictures import Box, back_projected, box_mask, psnr
 from ...pipeline import generate
 from ...tokenizer import tokenize
+from ...vae import copies
 from ..captions import known_grammar, read
 from ..imagining import HELD_OUT_SEED
 from ..judge import Judge, Seen
 from ..scenes import Scene, box_of, scenes_in_words
 from ..world import RELATIONS
-from .measures import Measure, average, copied, iou, word_for
+from .measures import Measure, average, iou, word_for
 from .prompts import full_captions, known_words
 
 STEPS, GUIDANCE = 20, 2.0  # of the enlarging
@@ -44,7 +45,7 @@ def enlarged(model: StableDiffusion, scene: Scene, seed: int = 0) -> dict[str, I
     bicubic = small.resize(large.size, Image.Resampling.BICUBIC)
     loop = generate(model, scene.caption, steps=STEPS, guidance_scale=GUIDANCE, seed=seed, small=small, collect=(),
                     height=large.height, width=large.width).image  # fmt: skip
-    through_vae, ceiling = (Image.fromarray(copied(model, np.asarray(image))) for image in (bicubic, large))
+    through_vae, ceiling = (copies(model.vae, [image])[0] for image in (bicubic, large))
     return {"bicubic": bicubic, "VAE alone": through_vae, "VAE alone, pixels put back": back_projected(through_vae, small),
             "loop": loop, "loop, pixels put back": back_projected(loop, small), "ceiling": ceiling}  # fmt: skip
 
