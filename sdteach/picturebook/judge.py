@@ -89,7 +89,10 @@ class Judge(nn.Module):
         """Find the things, the place and the style of one picture. Raises ValueError unless its edges are multiples of 16."""
         if picture.shape[0] % 16 or picture.shape[1] % 16:
             raise ValueError(f"expected a picture whose edges are multiples of 16, got {picture.shape[1]} x {picture.shape[0]}; resize it")
-        things, colours, places, styles = (part[0] for part in self._both_ways_round(to_tensor(torch.tensor(picture)[None])))
+        pixels = to_tensor(torch.tensor(picture)[None])
+        # The picture and its mirror image, averaged: nothing in the book reads from left to right.
+        mirrored = (part.flip(-1) if part.ndim > 2 else part for part in self.see(pixels.flip(-1)))
+        things, colours, places, styles = ((one + other)[0] / 2 for one, other in zip(self.see(pixels), mirrored, strict=True))
         islands, count = label((things.sigmoid() > LEAST_THING).numpy())
         found = []
         for squares in (islands == island for island in range(1, count + 1)):
@@ -105,12 +108,6 @@ class Judge(nn.Module):
         if style in ("flat", "pixel"):
             style = "pixel" if change_on_grid(picture) > SURE_PIXELS else "flat"
         return Seen(tuple(found), PLACES[places.argmax()], style)
-
-    def _both_ways_round(self, picture):
-        """What `see` says of the picture and of its mirror image, averaged: nothing in the book reads from left to right."""
-        things, colours, *whole = self.see(picture.flip(-1))
-        mirrored = things.flip(-1), colours.flip(-1), *whole
-        return [(straight + turned) / 2 for straight, turned in zip(self.see(picture), mirrored, strict=True)]
 
 
 def change_on_grid(picture: UInt8[np.ndarray, "height width 3"]) -> float:
@@ -162,7 +159,8 @@ def faults(seen: Seen, request: Request) -> list[str]:
     if relation_right(seen, request) is False:
         found.append(f"the {request.things[0].name} is not {request.relation} the {request.things[1].name}")
     for what in ("place", "style"):
-        if (wanted := getattr(request, what)) not in (None, shown := getattr(seen, what)):
+        wanted, shown = getattr(request, what), getattr(seen, what)
+        if wanted not in (None, shown):
             found.append(f"the {what} is {shown}, not {wanted}")
     return found
 
