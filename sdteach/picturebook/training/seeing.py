@@ -47,9 +47,10 @@ def judge_batches(batch, autoencoder, painters):
         scenes, pictures, things, colours, places, styles, boxes, names = zip(*painters.map(sight, seeds, chunksize=8), strict=True)
         pictures = [*map(np.asarray, copies(autoencoder, [*map(Image.fromarray, scenes[: batch // 2])])), *pictures[batch // 2 :]]
         crops = [cut_out(picture, box) for picture, of_picture in zip(pictures, boxes, strict=True) for box in of_picture]
+        pictures, crops = (to_tensor(torch.tensor(np.stack(several))).contiguous() for several in (pictures, crops))
         return (
-            to_tensor(torch.tensor(np.stack(pictures))), torch.tensor(np.stack(things)).float(), torch.tensor(np.stack(colours)),
-            torch.tensor(places), torch.tensor(styles), to_tensor(torch.tensor(np.stack(crops))), torch.tensor([*chain(*names)]),
+            pictures, torch.tensor(np.stack(things)).float(), torch.tensor(np.stack(colours)), torch.tensor(places), torch.tensor(styles),
+            crops, torch.tensor([*chain(*names)]),
         )  # fmt: skip
 
     return draw
