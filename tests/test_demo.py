@@ -152,6 +152,7 @@ def test_mistakes_and_notes_are_told_in_the_page_and_nothing_of_what_is_typed_be
     demo.steps.value, demo.prompt.value = 1, HOSTILE + " zzyzx" * 80
     settled(demo)
     assert "dropped" in demo.said.value or "cut" in demo.said.value
+    assert "<summary>words it knows</summary>" in demo.said.value
     demo.keep.value = True
     demo.prompt.value = HOSTILE
     with warnings.catch_warnings():
@@ -166,7 +167,7 @@ def test_mistakes_and_notes_are_told_in_the_page_and_nothing_of_what_is_typed_be
 def test_a_prompt_without_words_offers_none(tiny):
     demo = Demo(tiny, "", steps=1)
     settled(demo)
-    assert demo.words.children == ()
+    assert demo.word.options == ()
     assert "is read" not in demo.picture.value
     assert "the picture" in demo.picture.value
 
@@ -252,7 +253,7 @@ def test_by_keyboard_alone_a_run_is_painted_stopped_looked_at_and_saved(opened):
     assert "<img src=x" not in text
     opened.locator(".noUi-handle").press("Home")
     expect(told).to_have_text(re.compile("^step 1 of"))
-    opened.get_by_role("button", name="car", exact=True).press("Enter")
+    opened.get_by_role("radio", name="car", exact=True).press("Space")
     expect(opened.locator("figcaption").last).to_have_text("where “car” is read")
     assert opened.locator("img[src=x]").count() == 0
 
