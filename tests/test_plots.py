@@ -132,7 +132,7 @@ FIGURES = {
     "unet_map": lambda label: plots.unet_map(levels(3), lambda features: features[:3], label),
     "token_chips": lambda label: plots.token_chips(tokens_of(*[label] * 23, dropped=f"{label} " * 5)),
 }  # fmt: skip
-LABELS = {"short": "car", "long": LONG, "wide": "W" * 60, "sharp": SHARP}
+LABELS = {"long": LONG, "wide": "W" * 60, "sharp": SHARP}
 
 
 def drawn(figure):

@@ -29,7 +29,7 @@ HIGH = 0.25  # inches from the middle of one word to that of the next
 @styled()
 def heat_maps(
     pictures: Sequence[Pixels], maps: Sequence[Heat], captions: Sequence[str],
-    columns: int | Sequence[str] = 4, strength: float = STRENGTH, outlines: Sequence[Mask] | None = None, rows: Sequence[str] = (),
+    columns: int | Sequence[str] = 4, strength: float = STRENGTH, outlines: Sequence[Mask | None] | None = None, rows: Sequence[str] = (),
 ) -> Figure:  # fmt: skip
     """Heat maps (0..1) over their pictures, brightest where a word was read most, in a grid as that of `picture_grid`.
 
@@ -37,14 +37,16 @@ def heat_maps(
     all maps. Raises ValueError unless there is a caption, and an outline if any, for each map.
     """
     pictures = [*pictures] * (len(maps) if len(pictures) == 1 else 1)
-    if not len(maps) == len(captions) == len(pictures) > 0 or (outlines is not None and len(outlines) != len(maps)):
-        raise ValueError(f"expected a picture, a caption and at most one outline for each map, at least one, got {len(pictures)}, "
-                         f"{len(captions)} and {0 if outlines is None else len(outlines)} for {len(maps)}")  # fmt: skip
+    outlines = outlines or [None] * len(maps)
+    if not len(maps) == len(captions) == len(pictures) == len(outlines) > 0:
+        raise ValueError(f"expected a picture, a caption and an outline, if any, for each map, at least one, got {len(pictures)}, "
+                         f"{len(captions)} and {len(outlines)} for {len(maps)}")  # fmt: skip
     hot = [heated(picture, heat, strength) for picture, heat in zip(pictures, maps, strict=True)]
     grid = Grid(hot, captions, columns, rows, right=0.8)
     page, images = sheet(grid, f"Heat maps over pictures: {grid.told}")
-    for image, outline in zip(images, outlines or [], strict=False):
-        draw_outline(image.axes, outline)
+    for image, outline in zip(images, outlines, strict=True):
+        if outline is not None:
+            draw_outline(image.axes, outline)
     grid.scale(page, ScalarMappable(cmap=COLOURS), "1 = read most")
     return page
 

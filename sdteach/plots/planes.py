@@ -19,8 +19,7 @@ def prompt_map(points, labels: Sequence[str], groups: Sequence[str], shares: Seq
     told = "; ".join(f"{name} at {x:.2f}, {y:.2f}" for name, (x, y) in zip(labels, points.tolist(), strict=True))
     page = Page(WIDTH, 6.4, f"{len(labels)} texts in the plane of their two main directions, in {len(kinds)} groups: "
                             f"{', '.join(kinds)}. {told}.", "A map of prompts")  # fmt: skip
-    names = [f"direction {i + 1} ({share:.0%} of the variance)" for i, share in enumerate(shares)]
-    axes = page.panel(0.85, 1.05, 7.0, 4.7, *names)
+    axes = page.panel(0.85, 1.05, 7.0, 4.7, *(f"direction {i} ({share:.0%} of the variance)" for i, share in enumerate(shares, 1)))
     # The legend stands in one row if it can, else in two.
     across = len(kinds) if len(kinds) * (0.8 + widest(kinds, SMALL)) < 7.0 else -(-len(kinds) // 2)
     for index, kind in enumerate(kinds):
