@@ -47,8 +47,7 @@ def vae_explorer(decode: Callable[..., Image.Image], first, second, steps: int =
 
 def latent_explorer(decode: Callable[..., Image.Image], latents, amounts: Sequence[float] = (-3, -2, -1, 0, 1, 2, 3)) -> Explorer:
     """Operate on latents: add an amount to one channel in the middle of the picture, and decode."""
-    height, width = latents.shape[2:]
-    middle = slice(height // 4, height - height // 4), slice(width // 4, width - width // 4)
+    middle = [slice(edge // 4, edge - edge // 4) for edge in latents.shape[2:]]
 
     def draw(channel, amount):
         edited = latents + 0.0
@@ -97,9 +96,8 @@ def attention_explorer(trace: Trace) -> LiveExplorer:
         raise ValueError("expected a trace of at least one word with attention, run generate(..., collect=('attention',))")
     words, grids = named_words(trace), {layer: values.shape[-2:] for layer, values in maps.items()}
     layers = {"all layers": None} | {name: {layer: 1.0} for layer, name in plots.layer_names(grids).items()}
-    heads = {"mean": None}
-    if first.attention_heads:
-        heads |= {f"head {head}": head for head in range(min(map(len, first.attention_heads.values())))}
+    by_head = (first.attention_heads or {}).values()
+    heads = {"mean": None} | {f"head {head}": head for head in range(min(map(len, by_head), default=0))}
 
     def draw(word, step, layer, head, strength):
         steps = None if step == 0 else [step - 1]
