@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -16,7 +15,9 @@ from PIL import Image
 import sdteach
 from sdteach.cli import learning
 from sdteach.picturebook import evaluation, training
+from sdteach.picturebook.evaluation.measures import Measure
 from sdteach.picturebook.evaluation.reading import shipped
+from sdteach.picturebook.judge import Seen
 from sdteach.pictures import back_projected
 
 from conftest import ROOT, interrupted_after
@@ -191,7 +192,7 @@ def test_too_little_memory_is_a_mistake_like_any_other(sdteach_command, monkeypa
         sdteach_command("generate", "a car", "--out", "o.png")
 
 
-def test_a_compiled_unet_paints_the_same_and_is_compiled_once(isolated, sdteach_command, tmp_path, model):
+def test_a_compiled_unet_paints_the_same_and_is_compiled_once(isolated, sdteach_command, tmp_path, random_folders, random_model):
     """With a compiler that only counts, in a process without the tests' guards, which it cannot read through."""
     code = """
 import contextlib, sys, torch
@@ -206,10 +207,11 @@ for out in (["a.png"], ["b.png", "--trace", "run.safetensors"]):
         main()
     print(counter.frame_count)
 """
-    done = isolated(code, "generate", "a red car", "--steps", 4, "--compile", "--device", "cpu")
+    folder = random_folders["epsilon"]
+    done = isolated(code, "generate", "a red car", "--steps", 3, "--model", folder, "--compile", "--device", "cpu")
     assert done.stdout.split("\n")[-2] == "1", done.stderr
     assert done.stdout.count("\n1\n") == 2
-    expected = sdteach.generate(model, "a red car", steps=4).pixels
+    expected = sdteach.generate(random_model, "a red car", steps=3).pixels
     for picture in ("a.png", "b.png"):
         assert np.array_equal(np.asarray(Image.open(tmp_path / picture)), expected)
     assert "layer by layer" in sdteach_command("generate", "a car", "--out", "c.png", "--compile", "--offload")[2]
@@ -519,20 +521,29 @@ def test_help_has_examples(command):
 
 
 def test_evaluate_prints_a_table_or_one_json_object_and_draws_sheets(sdteach_command, monkeypatch, tmp_path):
-    few, results = partial(evaluation.evaluate, scenes=3, most=2, scales=(1.0,)), []
-    monkeypatch.setattr(evaluation, "evaluate", lambda *given: results[0] if results else results.append(few(*given)) or results[0])
-    status, out, err = sdteach_command("evaluate", "--json", "--sheets", tmp_path / "sheets")
+    """Of measures made up: that the real ones are right is seen in tests/picturebook."""
+    values = {name: 0.5 + index / 1000 for index, name in enumerate([*evaluation.GOALS, "relation", "guidance_1"])}
+    measures = {name: Measure(value, value - 0.12345, value + 0.1, 9) for name, value in values.items()}
+    measures["no_case"] = Measure(*[float("nan")] * 3, 0)
+    nothing = Seen((), "plain", "flat")
+    painted = [evaluation.Painted("one_object", "a red car", np.full((64, 64, 3), shade, np.uint8), nothing) for shade in range(4)]
+    result = evaluation.Evaluation(measures, tuple(painted), ("three_objects", "styles"))
+    asked = []
+    monkeypatch.setattr(evaluation, "evaluate", lambda *given: asked.append(given) or result)
+    status, out, err = sdteach_command("evaluate", "--json", "--guidance-scale", 3, "--sheets", tmp_path / "sheets")
     assert status == 0, err
-    result = json.loads(out)
-    names = ["vae_psnr", "clip_top1", "one_object", "two_objects", "held_out_pairs", "attention_miou", "judge_true", "judge_shuffled"]
-    assert list(result) == [*names, "relation", "guidance_1", "intervals", "cases", "left_out"]
-    assert all(result["intervals"][name][0] <= result[name] <= result["intervals"][name][1] for name in names if name != "attention_miou")
-    assert result["cases"]["two_objects"] == 2
-    assert result["left_out"] == ["three_objects", "styles"]
-    assert Image.open(tmp_path / "sheets" / "samples.png").width >= 2 * 220  # every third of six prompts, and its caption
+    assert asked[0][2] == 3
+    told = json.loads(out)
+    assert list(told) == [*measures, "intervals", "cases", "left_out"]
+    assert {name: told[name] for name in measures} == values | {"no_case": None}
+    assert told["intervals"]["vae_psnr"] == [0.3765, 0.6]
+    assert told["cases"] == dict.fromkeys(values, 9) | {"no_case": 0}
+    assert told["left_out"] == ["three_objects", "styles"]
+    samples, worst = (Image.open(tmp_path / "sheets" / f"{name}.png").width for name in ("samples", "worst"))
+    assert 2 * 220 <= samples < worst  # every third of four prompts beside all four, which show no car
     status, out, _ = sdteach_command("evaluate")
     assert status == 0
-    assert all(name in out for name in names)
+    assert all(name in out for name in measures)
     assert "at most 5%" in out
     assert "three_objects, styles" in out
 

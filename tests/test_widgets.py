@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from ipywidgets import HTML, Dropdown, Play, SelectionSlider, ToggleButtons
+from ipywidgets import HTML, Dropdown, Play, RadioButtons, SelectionSlider
 from PIL import Image
 
 import sdteach
@@ -36,8 +36,8 @@ class Drawing:
     def __call__(self, *texts, **choice):
         self.calls.append(texts or choice)
         page = Page(1.0, 0.5, f"<{texts or choice}>")
-        page.text(0.1, 0.25, str(len(self.calls)))
-        return page.figure
+        page.write(0.1, 0.25, str(len(self.calls)))
+        return page
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_the_first_slider_can_be_played(monkeypatch):
     assert (player.min, player.max, player.interval) == (0, 2, explorer.PAUSE)
     assert links == [((player, "value"), (slider, "index"))]
     assert slider is made.sliders["step"]
-    assert made.children[1:] == (made.sliders["word"], made.picture)
+    assert made.children[1:] == (made.sliders["word"], made.picture, made.said)
     assert Explorer(Drawing(), {"step": [2, 3]}).children[0].options == (2, 3)
     assert len(links) == 1
 
@@ -125,7 +125,7 @@ def test_what_is_typed_without_a_loop_is_drawn_at_once():
     assert draw.calls == [("a", "b"), ("c", "b"), ("c", "d"), ("e", "d"), ("e", "f")]
     assert made.picture.value == drawn_as(draw, 5)
     assert escape(str(("e", "f"))) in made.picture.value
-    assert made.children == (*made.fields.values(), made.picture)
+    assert made.children == (*made.fields.values(), made.picture, made.said)
     with pytest.raises(ValueError, match="one of first, second, got third"):
         made.type(third="g")
 
@@ -201,8 +201,9 @@ def test_type_a_prompt_and_see_its_tokens(model):
     made.type(prompt="a blue fish")
     assert made.picture.value == plots.token_chips(sdteach.tokenize(model, "a blue fish")).html()
     made.type(prompt="a <script>")
-    assert "never read &#x27;script&#x27;" in made.picture.value
-    assert "<script" not in made.picture.value
+    assert "never read &#39;script&#39; in its training and may draw anything for it.</p>" in made.said.value
+    assert "<details><summary>words it knows" in made.said.value
+    assert "<script" not in made.html()
 
 
 def test_the_cosines_of_two_prompts_layer_by_layer(model):
@@ -308,7 +309,7 @@ def test_a_live_explorer_draws_what_is_asked_for_and_keeps_it():
     made.choose(step=1)
     assert draw.calls[1:] == [{"word": "b", "step": 2}]
     assert made.picture.value == made.frames["b", 1]
-    assert isinstance(made.sliders["word"], ToggleButtons)
+    assert isinstance(made.sliders["word"], RadioButtons)
     assert isinstance(made.sliders["step"], SelectionSlider)
     assert not made.sliders["step"].continuous_update
     assert isinstance(LiveExplorer(draw, {"word": [str(i) for i in range(20)]}).sliders["word"], Dropdown)
@@ -372,7 +373,8 @@ def box_of(left, top, right, bottom, height=40, width=64):
 
 
 def visible(made):
-    return [control.description for control in made.children[:-1] if control.layout.display != "none"]
+    *by, ways, button, _, _ = made.children
+    return [control.description for control in (*by, *ways.children[ways.selected_index].children, button)]
 
 
 def test_choose_a_box_and_see_it_painted_anew():
@@ -421,14 +423,14 @@ def test_what_cannot_be_painted_is_shown_as_text_and_the_rest_stays(inside):
 
     made = RegionExplorer(before, paint)
     made.paint()
-    assert made.picture.value.count("<p") == (inside != np.uint8)
-    assert ("expected paint to give uint8 (40, 64, 3), got float32 (7, 64, 3)" in made.picture.value) == (inside != np.uint8)
+    wrong = inside != np.uint8
+    assert ("expected paint to give uint8 (40, 64, 3), got float32 (7, 64, 3)" in made.said.value) == ("<p" in made.said.value) == wrong
     made.across.value = (8, 8)
-    assert "<p" not in made.picture.value
+    assert made.said.value == ""
     made.paint()
-    assert made.picture.value.endswith('<p role="alert">expected &lt;b&gt;some&lt;/b&gt; region</p>')
+    assert made.said.value.strip() == '<p role="alert">expected &lt;b&gt;some&lt;/b&gt; region</p>'
     assert made.picture.value.startswith("<img alt=")
-    assert ("after, of the region before" in made.picture.value) == (inside == np.uint8)
+    assert ("after, of the region before" in made.picture.value) == (not wrong)
     assert not made.button.disabled
 
 

@@ -6,12 +6,11 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from .. import __version__
 from . import fetching, learning, painting, teaching  # each adds its commands to the app
 from .options import app
-from .output import asides, notes
+from .output import asides, notes, say
 
 __all__ = ["app", "fetching", "learning", "main", "painting", "teaching"]
 
@@ -40,7 +39,7 @@ def main() -> None:
 
 
 def _end_with(mistake):
-    asides.print(Text.assemble(("Error: ", "bold red"), str(mistake)), soft_wrap=True)
+    say(asides, ("Error: ", "bold red"), str(mistake))
     sys.exit(1)
 
 

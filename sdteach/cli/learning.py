@@ -147,7 +147,7 @@ def _told(measure):
 def _draw_losses(folder):
     """losses.png beside the log of a phase."""
     lines = [json.loads(line) for line in (folder / "loss.jsonl").read_text().splitlines()]
-    figure = sdteach.plots.loss_curve([line["step"] for line in lines], [line["loss"] for line in lines], folder.name)
+    figure = sdteach.plots.curves([line["step"] for line in lines], {"loss": [line["loss"] for line in lines]}, "step", "loss", folder.name)
     write_figure(folder / "losses.png", figure)
 
 

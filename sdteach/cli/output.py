@@ -23,15 +23,20 @@ said, asides = Console(), Console(stderr=True)
 @contextlib.contextmanager
 def notes():
     """Show each warning as a note, one sentence, when it comes for the first time."""
-    note = functools.cache(lambda text: asides.print(Text.assemble(("Note: ", "bold yellow"), text), soft_wrap=True))
+    note = functools.cache(lambda text: say(asides, ("Note: ", "bold yellow"), text))
     with warnings.catch_warnings(action="ignore"):
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *_: note(str(message))
         yield
 
 
+def say(console, *parts):
+    """A sentence on one line, each part a text, or a text and its look; what a user typed is never taken for markup."""
+    console.print(Text.assemble(*parts), soft_wrap=True)
+
+
 def tell(what, more):
-    said.print(Text.assemble((str(what), "bold"), f"  {more}"), soft_wrap=True)
+    say(said, (str(what), "bold"), f"  {more}")
 
 
 def tell_table(rows, *columns):
@@ -51,9 +56,10 @@ def tell_time(trace, model):
         raise typer.Exit(130)
 
 
-def write_picture(path, image):
+def write_picture(path, image, more=""):
     image.save(data := BytesIO(), Image.registered_extensions()[path.suffix.lower()])
     write_whole(path, data.getvalue())
+    tell(path, f"{image.width} x {image.height} picture{more}")
 
 
 def write_figure(path, figure, dpi=None):

@@ -103,7 +103,6 @@ def generate(
     collect = KEPT * bool(trace or sheet or html) + ("preview",) * bool(sheet)
     made = sdteach.generate(loaded, prompt[0], seed=seed, layout=boxes, collect=collect, **settings)
     write_picture(out, _pasted(made))
-    tell(out, f"{made.width} x {made.height} picture")
     if trace:
         made.save(trace)
         tell(trace, f"{len(made.steps)} steps")
@@ -134,8 +133,7 @@ def upscale(
     small = _resized(picture, small, *(max(round(edge / unit), 1) * unit for edge in (small.height, small.width)))
     made = sdteach.generate(loaded, prompt, negative_prompt, steps, guidance_scale, seed, factor * small.height, factor * small.width,
                             scheduler, collect=(), small=small, strength=strength)  # fmt: skip
-    write_picture(out, sdteach.pictures.back_projected(made.image, small))
-    tell(out, f"{made.width} x {made.height} picture, from {small.width} x {small.height}")
+    write_picture(out, sdteach.pictures.back_projected(made.image, small), f", from {small.width} x {small.height}")
     tell_time(made, loaded)
 
 

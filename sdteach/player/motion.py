@@ -4,19 +4,16 @@ import base64
 from io import BytesIO
 
 import numpy as np
-from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from ..plots import latent_colours
-from ..records import StepRecord
-from ..trace import Trace
 
 EDGE, GRID = 512, 32  # the longest edges of a step's picture and of a map
 POSITIONS = 1_500_000  # of all maps of all words and steps
 PICTURES = {"preview": "the picture it predicts", "predicted_x0": "the latents it predicts, as colours", "latents": "what the UNet sees"}
 
 
-def motion(trace: Trace, quality: int | None) -> dict:
+def motion(trace, quality):
     """What the script shows: the pictures of each step and of the result, and the maps of all words as bytes."""
     main, each_step = main_part(trace), _attended(trace)
     steps = [
@@ -32,17 +29,17 @@ def motion(trace: Trace, quality: int | None) -> dict:
     }  # fmt: skip
 
 
-def when_read(trace: Trace) -> str:
+def when_read(trace):
     """Which steps `Trace.heat_map` is of by default."""
     return "in the last quarter of the run" if _attended(trace) else "over the whole run"
 
 
-def main_part(trace: Trace) -> str | None:
+def main_part(trace):
     """What is shown largest at each step: the best of what the steps hold."""
     return next((name for name in PICTURES if any(getattr(step, name) is not None for step in trace.steps)), None)
 
 
-def parts(step: StepRecord, main: str | None = None) -> dict[str, UInt8[np.ndarray, "height width 3"]]:
+def parts(step, main=None):
     """What a step holds, as pictures: latents and noise predictions as colours, `push` what guidance adds, `picture` its `main` part."""
     held = {"latents": step.latents, "noise": step.noise, "uncond": step.noise_uncond}
     if step.noise is not None and step.noise_uncond is not None:
@@ -55,7 +52,7 @@ def parts(step: StepRecord, main: str | None = None) -> dict[str, UInt8[np.ndarr
     }  # fmt: skip
 
 
-def uri(pixels: UInt8[np.ndarray, "height width 3"] | Bool[np.ndarray, "height width"], quality: int | None, edge: int = EDGE) -> str:
+def uri(pixels, quality, edge=EDGE):
     """A picture, or a mask in black and white, as a data URI: exactly (quality None), or lossily with edges of at most `edge`."""
     image, data = Image.fromarray(pixels).convert("RGB"), BytesIO()
     if quality is not None:

@@ -13,14 +13,14 @@ from matplotlib.colors import to_hex
 
 from ..plots import latent_colours
 from ..plots.chips import place_names
-from ..plots.style import DIVERGING, THEMES
+from ..plots.film import spread
+from ..plots.style import DIVERGING, THEMES, bright
 from ..trace import Trace
 from .motion import PICTURES, main_part, motion, parts, uri, when_read
 
 MOST = 6_000_000  # bytes of a page
 EXACT = 2**21  # pixels of all steps' pictures up to which they are kept exactly as they are
 QUALITIES = (80, 55, 30)  # of larger ones: the best that fits
-FRAMES = 8  # of the film
 SIGNED = mpl.colormaps[DIVERGING]
 
 
@@ -45,7 +45,7 @@ def to_html(trace: Trace, other: Trace | None = None) -> str:
     return page
 
 
-def render(template: str, **values) -> str:
+def render(template, **values):
     """A page, or a part of one, out of the folder `templates`. Whatever text it is given stays text; only Markup is taken as HTML."""
     return TEMPLATES.get_template(template).render(values).encode("utf-8", "replace").decode()
 
@@ -58,11 +58,9 @@ def _still(trace, other):
         tiles["latents"] = latent_colours(trace.final_latents)
     if main == "latents":  # they are the largest picture already
         del tiles["latents"]
-    steps = [step for step in trace.steps if main and getattr(step, main) is not None]
-    film = sorted({round(index) for index in np.linspace(0, len(steps) - 1, FRAMES)}) if steps else []
     return {
         "trace": trace, "settings": _settings(trace), "others": _settings(other), "main": main, "tiles": tiles,
-        "film": [steps[index] for index in film], "when": when_read(trace),
+        "film": spread([step for step in trace.steps if main and getattr(step, main) is not None]), "when": when_read(trace),
         "again": [step.timestep for before, step in pairwise(trace.steps) if before.timestep == step.timestep],
     }  # fmt: skip
 
@@ -88,9 +86,9 @@ def _signed(values):
 
 
 def _shades():
-    """21 colours for cosines from -1 to 1, and whether each is bright: its relative luminance, as for plots.heat_table."""
+    """21 colours for cosines from -1 to 1, and whether each is bright, as for plots.heat_table."""
     colours = SIGNED(np.linspace(0, 1, 21))[:, :3]
-    return [*zip(map(to_hex, colours), colours**2.2 @ (0.2126, 0.7152, 0.0722) > 0.18, strict=True)]
+    return [*zip(map(to_hex, colours), bright(colours), strict=True)]
 
 
 def _colormap(name):

@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.ndimage import uniform_filter1d
 
@@ -21,8 +19,8 @@ PAPER = np.zeros((1, 1))  # of a cell with points
 def curves(x, named: Mapping[str, object], x_name: str, y_name: str, title: str) -> Figure:
     """One curve for each name over the same x. Raises ValueError unless every curve has one value for each x, at least one."""
     x, named = as_array(x), {name: as_array(values) for name, values in named.items()}
-    if not named or not len(x) or any(len(values) != len(x) for values in named.values()):
-        lengths = {name: len(values) for name, values in named.items()}
+    lengths = {name: len(values) for name, values in named.items()}
+    if {*lengths.values()} != {len(x) or None}:
         raise ValueError(f"expected curves with one value for each of {len(x)} x, at least one, got {lengths}")
     told = "; ".join(f"{name} from {values[0]:.4g} to {values[-1]:.4g}" for name, values in named.items())
     page = Page(WIDTH, 4.2, f"{y_name} by {x_name}, {x[0]:.4g} to {x[-1]:.4g}: {told}.", title)
@@ -32,7 +30,7 @@ def curves(x, named: Mapping[str, object], x_name: str, y_name: str, title: str)
         axes.plot(x, values, label=fit(name, 4.0, SMALL), marker="o" if len(x) < 15 else None, markersize=6)
     if len(named) > 1:
         axes.legend()
-    return page.figure
+    return page
 
 
 @styled()
@@ -44,23 +42,18 @@ def intervals(measures: Mapping[str, object], x_name: str, title: str) -> Figure
     if not measures:
         raise ValueError("expected at least one measure, got none")
     told = "; ".join(f"{name} {m.value:.2f} ({m.low:.2f} to {m.high:.2f})" for name, m in measures.items())
-    names, colour = [fit(name, 3.2) for name in measures], theme().cycle[0]
+    names = [fit(name, 3.2) for name in measures]
     left, tall = 0.3 + widest(names), 0.38 * len(measures)
     page = Page(WIDTH, 1.3 + tall, f"{x_name}: {told}.", title)
-    axes = page.panel(left, 0.6, 7.8 - left, tall, x_name, "", xlim=(0, 1), ylim=(len(measures) - 0.5, -0.5))
+    axes = page.panel(left, 0.6, 7.8 - left, tall, x_name, xlim=(0, 1), ylim=(len(measures) - 0.5, -0.5))
     axes.set_yticks(range(len(measures)), names, fontsize=BODY)
     axes.tick_params(axis="y", length=0, labelcolor=theme().ink)
     for row, measure in enumerate(measures.values()):
-        axes.plot([measure.low, measure.high], [row, row], "-", color=colour, solid_capstyle="round")
-        axes.plot(measure.value, row, "o", color=colour)
+        axes.plot([measure.low, measure.high], [row, row], "C0-", solid_capstyle="round")
+        axes.plot(measure.value, row, "C0o")
         end, away, side = (measure.low, -8, "right") if measure.value > 0.5 else (measure.high, 8, "left")
         axes.annotate(f"{measure.value:.2f}", (end, row), (away, 0), textcoords="offset points", ha=side, va="center", fontsize=SMALL)
-    return page.figure
-
-
-def loss_curve(steps: Sequence[int], losses: Sequence[float], name: str) -> Figure:
-    """Mean losses of a training by step. Raises ValueError unless there is one loss for each step."""
-    return curves(steps, {"loss": losses}, "step", "loss", name)
+    return page
 
 
 @styled()
@@ -73,9 +66,9 @@ def schedule_curves(schedules: Mapping[str, object]) -> Figure:
         for label, schedule in schedules.items():
             axes.plot(as_array(getattr(schedule, field)), label=fit(label, 2.0, SMALL))
         axes.yaxis.set(major_formatter="{x:g}", minor_formatter="")
-        if field == "alphas_cumprod" and len(schedules) > 1:
+        if scale == "linear" and len(schedules) > 1:
             axes.legend()
-    return page.figure
+    return page
 
 
 @styled()
@@ -84,20 +77,19 @@ def learning(progress, title: str) -> Figure:
 
     `progress` has `steps`, `losses`, `weight`, and `looks`: by step, points of the plane (n, 2) or a picture (height, width, 3).
     """
-    steps, recent = range(1, len(progress.losses) + 1), max(5, progress.steps // 30)
-    told = f"loss {progress.losses[0]:.3g} at first, {np.mean(progress.losses[-recent:]):.3g} now" if progress.losses else "not begun"
-    looks = [(made if made.ndim == 3 else PAPER, f"step {step}" if step else "before") for step, made in progress.looks.items()]
-    grid = Grid(*zip(*looks, strict=True), 6, cell=1.31) if looks else None
-    page = Page(WIDTH, 3.0 + (grid.height if grid else 0.0), f"Step {len(progress.losses)} of {progress.steps}, {told}.", title)
-    for left, name, values in ((0.85, "loss", progress.losses), (4.85, "one weight", progress.weight)):
+    losses, looks, recent = progress.losses, progress.looks, max(5, progress.steps // 30)
+    told = f"loss {losses[0]:.3g} at first, {np.mean(losses[-recent:]):.3g} now" if losses else "not begun"
+    grid = Grid([PAPER if look.ndim == 2 else look for look in looks.values()], [f"step {step}" if step else "before" for step in looks], 6,
+                cell=1.31) if looks else None  # fmt: skip
+    page = Page(WIDTH, 3.0 + (grid.height if grid else 0.0), f"Step {len(losses)} of {progress.steps}, {told}.", title)
+    for left, name, values in ((0.85, "loss", losses), (4.85, "one weight", progress.weight)):
         axes = page.panel(left, 0.6, 2.95, 1.75, "step", name, xlim=(0, progress.steps))
-        axes.plot(steps, values, linewidth=0.8, alpha=0.45, linestyle="-")
+        axes.plot(range(1, len(values) + 1), values, linewidth=0.8, alpha=0.45)
         if values:
-            axes.plot(steps, uniform_filter1d(np.asarray(values), recent, mode="nearest"), "-", color=theme().cycle[0])
-    for image, made in zip(grid.draw(page, 3.0) if grid else (), progress.looks.values(), strict=True):
-        if made.ndim == 2:
-            draw_cloud(image.axes, made)
-    return page.figure
+            axes.plot(range(1, len(values) + 1), uniform_filter1d(np.asarray(values), recent, mode="nearest"), "C0-")
+    if grid:
+        _draw_clouds(grid.draw(page, 3.0), looks.values())
+    return page
 
 
 @styled()
@@ -106,15 +98,17 @@ def point_clouds(clouds: Sequence, captions: Sequence[str]) -> Figure:
 
     Raises ValueError unless there is a caption for each cloud, at least one.
     """
+    clouds = [*map(as_array, clouds)]
     grid = Grid([PAPER] * len(clouds), captions, 6)
     page, images = sheet(grid, f"{len(clouds[0])} points: {grid.told}")
-    for image, points in zip(images, clouds, strict=True):
-        draw_cloud(image.axes, as_array(points))
-    return page.figure
+    _draw_clouds(images, clouds)
+    return page
 
 
-def draw_cloud(axes: Axes, points: Float[np.ndarray, "n 2"]) -> None:
-    """Points in a cell of a grid."""
-    axes.images[0].set_alpha(0)
-    axes.set(xlim=(-3, 3), ylim=(-3, 3))
-    axes.scatter(*points.T, s=1.5, color=theme().cycle[0])
+def _draw_clouds(images, made):
+    """In their cells of a grid, those that are points instead of pictures."""
+    for image, points in zip(images, made, strict=True):
+        if points.ndim == 2:
+            image.set_alpha(0)
+            image.axes.set(xlim=(-3, 3), ylim=(-3, 3))
+            image.axes.scatter(*points.T, s=1.5, color="C0")

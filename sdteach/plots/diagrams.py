@@ -29,19 +29,20 @@ def pipeline_map(*lit: str) -> Figure:
         "Map of the pipeline. The prompt goes through tokenizer and text encoder; the seed makes noise; step by step the UNet, reading the "
         "text by cross-attention inside it, predicts the noise and the sampler takes some of it away; the VAE decoder makes the picture."
         + (f" You are here: {', '.join(lit)}." if lit else "")))  # fmt: skip
-    page.text(0.06, 0.4, "“prompt”")
-    page.text(0.37, 1.5, "seed")
-    for start, end in (((0.87, 0.4), (1.1, 0.4)), ((0.82, 1.5), (1.1, 1.5)), ((2.2, 0.4), (2.6, 0.4)), ((2.2, 1.5), (3.05, 1.5)),
-                       ((3.78, 0.65), (3.78, 1.08)), ((4.8, 1.5), (5.2, 1.5)), ((6.2, 1.5), (6.6, 1.5))):  # fmt: skip
-        page.arrow(start, end)
+    page.write(0.06, 0.4, "“prompt”")
+    page.write(0.37, 1.5, "seed")
+    for down, start, end in ((0.4, 0.87, 1.1), (0.4, 2.2, 2.6), (1.5, 0.82, 1.1), (1.5, 2.2, 3.05), (1.5, 4.8, 5.2), (1.5, 6.2, 6.6)):
+        page.arrow((start, down), (end, down))
+    page.arrow((3.78, 0.65), (3.78, 1.08))
     page.arrow((5.7, 1.98), (4.7, 2.1), "arc3,rad=-0.4")  # the loop: out of the sampler and back into the UNet
-    page.text(5.2, 2.5, "step by step", SMALL, theme().quiet, ha="center")
+    page.write(5.2, 2.5, "step by step", SMALL, theme().quiet, ha="center")
     for name, (result, left, top, width, height) in STAGES.items():
-        fill, ink, weight = (theme().cycle[0], theme().paper, "bold") if name in lit else (theme().pale, theme().ink, "normal")
-        page.patch(FancyBboxPatch, left, top, width, height, "round,pad=0,rounding_size=0.01", facecolor=fill, edgecolor=theme().line)
-        page.text(left + width / 2, top + height - 0.25, name, BODY, ink, ha="center", fontweight=weight)
-        page.text(left + width / 2, top + height + 0.12, result, SMALL, theme().quiet, ha="center")
-    return page.figure
+        fill, ink, weight = ("C0", theme().paper, "bold") if name in lit else (theme().pale, theme().ink, "normal")
+        box = "round,pad=0,rounding_size=0.06"
+        page.lay(FancyBboxPatch((left, top), width, height, box, facecolor=fill, edgecolor=theme().line))
+        page.write(left + width / 2, top + height - 0.25, name, BODY, ink, ha="center", fontweight=weight)
+        page.write(left + width / 2, top + height + 0.12, result, SMALL, theme().quiet, ha="center")
+    return page
 
 
 @styled()
@@ -50,32 +51,32 @@ def unet_map(features: Mapping[str, object], colours: Callable[[object], object]
 
     `features` are those of `unet.feature_maps`; `colours(features)` makes three of the channels (3, height, width), 0..1.
     """
+    shapes = {name: as_array(values).shape for name, values in features.items()}
     edges = [max(1.05, 1.75 * 0.72**level) for level in range(sum(name.startswith("down") for name in features))]
-    tops = [0.95 + sum(edges[:level]) + 0.62 * level for level in range(len(edges) + 1)]
-    told = "; ".join(f"{name}: {' by '.join(map(str, as_array(values).shape))}" for name, values in features.items())
-    page = Page(WIDTH, tops[-1] + 1.4, f"Its levels as a U, channels by height by width. {told}. What a level makes on the way down "
-                                       "crosses over to the way up.", title)  # fmt: skip
+    *tops, bottom = np.cumsum([0.95, *(edge + 0.62 for edge in edges)]).tolist()
+    told = "; ".join(f"{name}: {' by '.join(map(str, shape))}" for name, shape in shapes.items())
+    page = Page(WIDTH, bottom + 1.4, f"Its levels as a U, channels by height by width. {told}. What a level makes on the way down "
+                                     "crosses over to the way up.", title)  # fmt: skip
 
     def draw(name, left, top, edge):
-        channels, height, width = as_array(features[name]).shape
         picture = np.moveaxis(as_array(colours(features[name])), 0, -1)
-        page.picture(picture, left, top, edge, edge, f"{channels} × {height} × {width}", aspect="equal", interpolation="nearest")
+        page.picture(picture, left, top, edge, edge, " × ".join(map(str, shapes[name])), interpolation="nearest")
 
-    for level, (top, edge) in enumerate(zip(tops, edges, strict=False)):
-        left, right = 0.4 + 0.45 * level, WIDTH - 0.4 - 0.45 * level - edge
+    for level, (top, edge) in enumerate(zip(tops, edges, strict=True)):
+        left, right, middle = 0.4 + 0.45 * level, WIDTH - 0.4 - 0.45 * level - edge, top + edge / 2
         draw(f"down {level}", left, top, edge)
         draw(f"up {level}", right, top, edge)
-        page.arrow((left + edge + 0.1, top + edge / 2), (right - 0.1, top + edge / 2), colour=theme().cycle[0])
-        page.text(WIDTH / 2, top + edge / 2 - 0.14, f"skip, level {level}", SMALL, theme().cycle[0], ha="center")
+        page.arrow((left + edge + 0.1, middle), (right - 0.1, middle), colour="C0")
+        page.write(WIDTH / 2, middle - 0.14, f"skip, level {level}", SMALL, "C0", ha="center")
+        into, out = left + edge / 2, right + edge / 2
         if level:
-            page.arrow((left + edge / 2, top - 0.36), (left + edge / 2, top - 0.04))
-            page.arrow((right + edge / 2, top - 0.04), (right + edge / 2, top - 0.36))
+            page.arrow((into, top - 0.36), (into, top - 0.04))
+            page.arrow((out, top - 0.04), (out, top - 0.36))
     if "middle" in features:
-        bottom = tops[-1]
         draw("middle", WIDTH / 2 - 0.52, bottom, 1.05)
-        page.arrow((left + edge / 2, bottom - 0.3), (WIDTH / 2 - 0.57, bottom + 0.52), "arc3,rad=0.25")
-        page.arrow((WIDTH / 2 + 0.57, bottom + 0.52), (right + edge / 2, bottom - 0.3), "arc3,rad=0.25")
-        page.text(WIDTH / 2, bottom - 0.14, "middle", SMALL, theme().quiet, ha="center")
-    page.text(0.4, 0.7, "down: what is there?", BODY, theme().quiet)
-    page.text(WIDTH - 0.4, 0.7, "up: where is it?", BODY, theme().quiet, ha="right")
-    return page.figure
+        page.arrow((into, bottom - 0.3), (WIDTH / 2 - 0.57, bottom + 0.52), "arc3,rad=0.25")
+        page.arrow((WIDTH / 2 + 0.57, bottom + 0.52), (out, bottom - 0.3), "arc3,rad=0.25")
+        page.write(WIDTH / 2, bottom - 0.14, "middle", SMALL, theme().quiet, ha="center")
+    page.write(0.4, 0.7, "down: what is there?", BODY, theme().quiet)
+    page.write(WIDTH - 0.4, 0.7, "up: where is it?", BODY, theme().quiet, ha="right")
+    return page

@@ -7,7 +7,7 @@ from ..trace import Trace
 from .channels import latent_colours
 from .chips import chip_rows, draw_chips
 from .grids import Grid, Pixels, sheet
-from .heat import heated
+from .overlays import heated
 from .style import BODY, TITLE, WIDTH, Page, cut, fit, styled, theme
 
 FRAMES = 8  # of a run that has more previews
@@ -20,34 +20,28 @@ def contact_sheet(trace: Trace) -> Figure:
 
     The parts that the trace does not hold are left out; previews come with `collect=(..., "preview")`.
     """
-    frames = _frames(trace)
+    frames, words, count = _frames(trace), trace.tokens.words if trace.layers else (), trace.tokens.end + 1
     film = [(latent_colours(step.latents), "noise") for step in trace.steps[:1] if step.latents is not None]
     film += [(step.preview, f"t = {step.timestep:.0f}") for step in frames]
     film.append((trace.pixels, "picture" if trace.complete else "interrupted"))
-    words = list(trace.tokens.words) if trace.steps and trace.steps[0].attention else []
+    settings = f"{len(trace.steps)} steps of {trace.scheduler} take the noise away, guidance {trace.guidance_scale:g}, seed {trace.seed}"
     maps = [(heated(trace.pixels, trace.heat_map(index)), cut(word, 40)) for index, word in enumerate(words)]
-    parts = {
-        f"{len(trace.steps)} steps of {trace.scheduler} take the noise away, guidance {trace.guidance_scale:g}, seed {trace.seed}": film
-    }
-    parts |= {"Where each word was read, in the last quarter of the steps; brightest = most": maps} if maps else {}
-    grids = {heading: Grid(*zip(*shown, strict=True), ACROSS) for heading, shown in parts.items()}
-    down = 1.0 + chip_rows(trace.tokens)
-    alt = [f"Prompt: {cut(trace.prompt, 200)}. {trace.tokens.end + 1} tokens."]
+    parts = {settings: film, "Where each word was read, in the last quarter of the steps; brightest = most": maps}
+    grids = {heading: Grid(*zip(*shown, strict=True), ACROSS) for heading, shown in parts.items() if shown}
+    alt = [f"Contact sheet of a run. Prompt: {cut(trace.prompt, 200)}. {count} tokens."]
     alt += [f"The predicted picture at timesteps {_times(frames)}, from blur to detail."] if frames else []
     alt += [f"One attention map for each of the words {', '.join(words)}."] if words else []
-    page = Page(WIDTH, down + sum(0.4 + grid.height for grid in grids.values()), f"Contact sheet of a run. {' '.join(alt)}")
-    page.text(0.15, 0.3, f"“{fit(cut(trace.prompt, 90), WIDTH - 0.6, TITLE, 'bold')}”", TITLE, fontweight="bold")
-    page.text(
-        0.15, 0.7, f"The prompt becomes {trace.tokens.end + 1} tokens and padding to {len(trace.tokens.ids)} places", BODY, theme().quiet
-    )
+    down = 1.0 + chip_rows(trace.tokens)
+    page = Page(WIDTH, down + sum(0.4 + grid.height for grid in grids.values()), " ".join(alt))
+    page.write(0.15, 0.3, f"“{fit(cut(trace.prompt, 90), WIDTH - 0.6, TITLE, 'bold')}”", TITLE, fontweight="bold")
+    page.write(0.15, 0.7, f"The prompt becomes {count} tokens and padding to {len(trace.tokens.ids)} places", BODY, theme().quiet)
     draw_chips(page, 1.1, trace.tokens)
     for heading, grid in grids.items():
-        page.text(0.15, down + 0.2, heading, BODY, theme().quiet)
+        page.write(0.15, down + 0.2, heading, BODY, theme().quiet)
         grid.draw(page, down + 0.4)
         down += 0.4 + grid.height
-    result = page.figure.axes[len(film) - 1]
-    result.spines[:].set(color=theme().cycle[2 if trace.complete else 1], linewidth=2.5)
-    return page.figure
+    page.axes[len(film) - 1].spines[:].set(color="C2" if trace.complete else "C1", linewidth=2.5)
+    return page
 
 
 @styled()
@@ -67,7 +61,7 @@ def filmstrip(trace: Trace) -> Figure:
     cells = [frame[row : row + 2] for band in bands for row in (0, 2) for frame in band]
     grid = Grid(*zip(*cells, strict=True), across, ["the UNet sees", "it predicts"] * len(bands))
     return sheet(grid, f"Film of {len(frames)} of {len(trace.steps)} steps of a run for “{cut(trace.prompt, 200)}”, timesteps "
-                       f"{_times(frames)}: noise above, the predicted picture below.")[0].figure  # fmt: skip
+                       f"{_times(frames)}: noise above, the predicted picture below.")[0]  # fmt: skip
 
 
 @styled()
@@ -77,29 +71,33 @@ def run_step(trace: Trace, index: int, preview: Pixels | None = None) -> Figure:
     `preview` is the predicted picture of a step for which the trace holds none.
     """
     step = trace.steps[index]
-    shown = {name: latent_colours(values) for name, values in {"latents, x_t": step.latents, "predicted noise": step.noise}.items()
-             if values is not None}  # fmt: skip
-    shown |= {"predicted picture": step.preview if preview is None else preview, "result": trace.pixels}
-    shown = {name: pixels for name, pixels in shown.items() if pixels is not None}
-    title = f"step {index + 1} of {len(trace.steps)},  t = {step.timestep:.0f}"
-    return sheet(Grid([*shown.values()], [*shown]), ", ".join(shown), title)[0].figure
+    latents = {"latents, x_t": step.latents, "predicted noise": step.noise}
+    shown = {name: latent_colours(values) for name, values in latents.items() if values is not None}
+    if (predicted := step.preview if preview is None else preview) is not None:
+        shown["predicted picture"] = predicted
+    return _row(shown | {"result": trace.pixels}, f"step {index + 1} of {len(trace.steps)},  t = {step.timestep:.0f}")
 
 
 @styled()
 def noised(picture, noisy) -> Figure:
     """A picture on its way into noise, as `schedule.forward_process` tells it: noised in its pixels, in its latents, these decoded."""
     alpha = noisy.alpha_cumprod
-    title = f"t = {noisy.timestep:g}    x_t = {alpha**0.5:.3f} × x_0 + {(1 - alpha) ** 0.5:.3f} × noise"
     shown = {"picture, x_0": picture, "noise in its pixels": noisy.pixels, "noise in its latents": latent_colours(noisy.latents),
              "those latents, decoded": noisy.decoded}  # fmt: skip
-    return sheet(Grid([*shown.values()], [*shown]), "A picture, the same with noise in its pixels, its latents with noise, and those "
-                 "latents decoded.", title)[0].figure  # fmt: skip
+    return _row(shown, f"t = {noisy.timestep:g}    x_t = {alpha**0.5:.3f} × x_0 + {(1 - alpha) ** 0.5:.3f} × noise")
+
+
+def _row(named, title):
+    return sheet(Grid([*named.values()], [*named]), ", ".join(named), title)[0]
+
+
+def spread(steps, most=FRAMES):
+    """At most so many of the steps, from the first to the last."""
+    return [steps[round(index)] for index in np.linspace(0, len(steps) - 1, min(most, len(steps)))]
 
 
 def _frames(trace):
-    """At most eight of the steps with a preview, from the first to the last."""
-    there = [step for step in trace.steps if step.preview is not None]
-    return [there[index] for index in np.unique(np.linspace(0, len(there) - 1, FRAMES).round().astype(int))] if there else []
+    return spread([step for step in trace.steps if step.preview is not None])
 
 
 def _times(frames):

@@ -6,7 +6,7 @@
 import base64
 import warnings
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections import namedtuple
 from contextlib import contextmanager
 from functools import cache
 from html import escape
@@ -14,49 +14,38 @@ from io import BytesIO
 from os import environ
 from pathlib import Path
 from textwrap import wrap
-from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib import style
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.image import AxesImage
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.textpath import text_to_path
+from matplotlib.transforms import Affine2D
 
-SHEETS = {name: mpl.rc_params_from_file(Path(__file__).with_name(f"{name}.mplstyle"), use_default_template=False)
-          for name in ("light", "dark")}  # fmt: skip
 WIDTH = 8.0  # inches, of the column that a notebook shows figures in
 CSS = 96.0  # of a browser's pixels to the inch
 DIVERGING = "PuOr"  # colormap around zero; `image.cmap` of the sheets goes from little to much
 PIXELS = 2.2  # as wide in a browser, pixels are shown as they are, smaller ones as a smooth picture
 
 
-class Theme(NamedTuple):
-    """The colours of a style sheet: `chip` fills what is lit, `pale` what is not; `cycle` tells curves and groups apart."""
-
-    ink: str
-    paper: str
-    quiet: str
-    line: str
-    pale: str
-    chip: str
-    cycle: list[str]
-    sequential: str
-    sheet: dict
+# The colours of a style sheet: `chip` fills what is lit, `pale` what is not; `cycle`, "C0" .. "C5", tells curves and groups apart.
+Theme = namedtuple("Theme", "ink paper quiet line pale chip cycle sheet")
 
 
-KEYS = ("text.color", "figure.facecolor", "xtick.color", "grid.color", "hatch.color", "patch.facecolor")
-THEMES = {name: Theme(*(to_hex(sheet[key]) for key in KEYS), sheet["axes.prop_cycle"].by_key()["color"], sheet["image.cmap"], sheet)
-          for name, sheet in SHEETS.items()}  # fmt: skip
-TITLE, BODY, SMALL, DPI = (SHEETS["light"][key] for key in ("axes.titlesize", "font.size", "legend.fontsize", "savefig.dpi"))
+def _theme(name):
+    sheet = mpl.rc_params_from_file(Path(__file__).with_name(f"{name}.mplstyle"), use_default_template=False)
+    keys = "text.color", "figure.facecolor", "xtick.color", "grid.color", "hatch.color", "patch.facecolor"
+    return Theme(*(to_hex(sheet[key]) for key in keys), sheet["axes.prop_cycle"].by_key()["color"], sheet)
 
 
-def theme() -> Theme:
+THEMES = {name: _theme(name) for name in ("light", "dark")}
+TITLE, BODY, SMALL, DPI = (THEMES["light"].sheet[key] for key in ("axes.titlesize", "font.size", "legend.fontsize", "savefig.dpi"))
+
+
+def theme():
     """The theme that $SDTEACH_THEME names. Raises ValueError if there is none of that name."""
     name = environ.get("SDTEACH_THEME") or "light"
     if name not in THEMES:
@@ -65,28 +54,31 @@ def theme() -> Theme:
 
 
 @contextmanager
-def styled(chosen: Theme | None = None) -> Iterator[None]:
+def styled(chosen=None):
     """Draw by the style sheet of a theme, by default that of $SDTEACH_THEME: for a `with`, or over a function."""
     with style.context(["default", (chosen or theme()).sheet]):
         yield
 
 
-class Plate(Figure):
-    """A figure that a notebook shows as an `<img>` with its alt text, by the style sheet it was made with.
+class Page(Figure):
+    """A figure laid out in inches from its top left corner: all numbers here are. `alt` tells after its title what it shows.
 
-    Made without pyplot: nothing is kept alive behind it.
+    A notebook shows it as an `<img>` with that text, by the style sheet that it was made with. Made without pyplot: nothing is
+    kept alive behind it.
     """
 
-    def __init__(self, width: float, height: float, alt: str):
+    def __init__(self, width, height, alt, title=""):
         super().__init__(figsize=(width, height), dpi=100, layout="none")
-        self.set_label(alt)
-        self.theme = theme()
+        self.set_label(f"{title}. {alt}" if title else alt)
+        self.theme, self.inches = theme(), Affine2D().scale(1, -1).translate(0, height) + self.dpi_scale_trans
+        if title:
+            self.write(0.15, 0.25, title, TITLE, fontweight="bold")
 
-    def draw(self, renderer) -> None:
+    def draw(self, renderer):
         with styled(self.theme):
             super().draw(renderer)
 
-    def html(self) -> str:
+    def html(self):
         """The picture with its own bytes in it, two pixels for each of the browser's, as wide as its column at most."""
         self.savefig(data := BytesIO(), format="webp", dpi=2 * CSS, pil_kwargs={"quality": 85, "method": 2})
         return (f'<img alt="{escape(self.get_label())}" style="max-width:100%" width="{self.get_figwidth() * CSS:.0f}" '
@@ -94,33 +86,19 @@ class Plate(Figure):
 
     _repr_html_ = html
 
+    def write(self, left, down, text, size=BODY, colour=None, room=WIDTH, ha="left", **how):
+        """Text in a place, cut where it would leave the page, or its `room`; `how` goes to matplotlib's Text."""
+        if "rotation" not in how:
+            beyond = self.get_figwidth() - left
+            room = min(room, {"left": beyond, "right": left, "center": 2 * min(left, beyond)}[ha] - 0.05)
+        self.text(left, down, fit(text, room, size, how.get("fontweight", "normal")), transform=self.inches, fontsize=size, color=colour,
+                  ha=ha, va="center", **how)  # fmt: skip
 
-class Page:
-    """A figure laid out in inches from its top left corner, `alt` telling after its title what it shows."""
-
-    def __init__(self, width: float, height: float, alt: str, title: str = ""):
-        self.width, self.height = width, height
-        self.figure = Plate(width, height, f"{title}. {alt}" if title else alt)
-        if title:
-            self.text(0.15, 0.25, title, TITLE, fontweight="bold")
-
-    def at(self, left: float, down: float) -> tuple[float, float]:
-        """Inches to fractions of the figure."""
-        return left / self.width, 1 - down / self.height
-
-    def text(self, left: float, down: float, text: str, size: float = BODY, colour: str | None = None, **how) -> None:
-        """A line of text, cut where it would leave the page."""
-        how = {"ha": "left", "va": "center", "fontsize": size, "color": colour} | how
-        room = {"left": self.width - left, "right": left, "center": 2 * min(left, self.width - left)}[how["ha"]] - 0.05
-        shown = text if "rotation" in how else fit(text, room, size, how.get("fontweight", "normal"))
-        self.figure.text(*self.at(left, down), shown, **how)
-
-    def picture(self, pixels, left: float, down: float, width: float, height: float, caption: str = "", **how) -> AxesImage:
+    def picture(self, pixels, left, down, width, height, caption="", **how):
         """A framed picture with its caption beneath; `how` goes to imshow. It is smooth unless its pixels are large."""
-        axes = self._axes(left, down, width, height)
+        axes = self.panel(left, down, width, height, xticks=[], yticks=[])
         seen = "lanczos" if width * CSS < PIXELS * pixels.shape[1] else "nearest"
-        image = axes.imshow(pixels, **{"aspect": "auto", "interpolation": seen} | how)
-        axes.set(xticks=[], yticks=[])
+        image = axes.imshow(pixels, **{"interpolation": seen} | how)
         axes.grid(False)
         axes.spines[:].set_visible(True)
         axes.annotate(
@@ -128,69 +106,78 @@ class Page:
         )
         return image
 
-    def scale(self, image: ScalarMappable, left: float, down: float, height: float, name: str) -> None:
+    def scale(self, image, left, down, height, name):
         """The colour scale of a picture, upright, with its name and units."""
-        bar = self.figure.colorbar(image, cax=self._axes(left, down, 0.14, height))
+        bar = self.colorbar(image, cax=self.panel(left, down, 0.14, height))
         bar.set_label(fit(name, height + 0.1, SMALL), size=SMALL)
 
-    def panel(self, left: float, down: float, width: float, height: float, x_name: str, y_name: str, **how) -> Axes:
-        """Axes for curves, with names and units; `how` goes to `Axes.set`."""
-        axes = self._axes(left, down, width, height)
+    def panel(self, left, down, width, height, x_name="", y_name="", **how):
+        """Axes, for curves with names and units; `how` goes to `Axes.set`."""
+        wide, high = self.get_size_inches()
+        axes = self.add_axes((left / wide, 1 - (down + height) / high, width / wide, height / high))
         axes.set(xlabel=fit(x_name, width), ylabel=fit(y_name, height), **how)
         return axes
 
-    def arrow(self, start: tuple[float, float], end: tuple[float, float], bend: str = "arc3,rad=0", colour: str | None = None) -> None:
+    def arrow(self, start, end, bend="arc3", colour=None):
         """An arrow between two points in inches."""
-        self.figure.add_artist(FancyArrowPatch(
-            self.at(*start), self.at(*end), connectionstyle=bend, arrowstyle="-|>", mutation_scale=14, color=colour or theme().quiet,
-            linewidth=1.6, transform=self.figure.transFigure, shrinkA=2, shrinkB=2,
-        ))  # fmt: skip
+        self.add_artist(FancyArrowPatch(start, end, connectionstyle=bend, arrowstyle="-|>", mutation_scale=14, linewidth=1.6, shrinkA=2,
+                                        shrinkB=2, color=colour or theme().quiet, transform=self.inches))  # fmt: skip
 
-    def patch(self, shape, left: float, down: float, width: float, height: float, *form, **how) -> None:
-        """A patch of matplotlib's, such as a Rectangle, between the page and what is written on it."""
-        corner = self.at(left, down + height)
-        self.figure.add_artist(shape(corner, width / self.width, height / self.height, *form, zorder=-1, figure=self.figure,
-                                     transform=self.figure.transFigure, **how))  # fmt: skip
-
-    def _axes(self, left, down, width, height):
-        return self.figure.add_axes((*self.at(left, down + height), width / self.width, height / self.height))
+    def lay(self, patch):
+        """Put a patch whose numbers are inches between the page and what is written on it."""
+        patch.set(transform=self.inches, zorder=-1)
+        self.add_artist(patch)
 
 
-def as_array(values) -> np.ndarray:
+def as_array(values):
     """Numbers as float numpy, from whatever holds them: a record's array, or a stage's tensor on any device."""
     return np.asarray(values.detach().float().cpu() if hasattr(values, "detach") else values)
 
 
-def cut(text: str, length: int) -> str:
+def bright(colours):
+    """Whether black can be read on colours (..., 3) of 0..1: their relative luminance."""
+    return colours**2.2 @ (0.2126, 0.7152, 0.0722) > 0.18
+
+
+def cut(text, length):
     """Text on one line, with an ellipsis where it was too long."""
-    text = " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
+    text = " ".join(text.encode("utf-8", "replace").decode().split())
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
 @cache
-def width_of(line: str, size: float = BODY, weight: str = "normal") -> float:
+def width_of(line, size=BODY, weight="normal"):
     """How many inches a line takes, with a twentieth to spare for what the screen's grid does to letters."""
     with warnings.catch_warnings(action="ignore"):  # of letters that the font has not
         return 1.05 * text_to_path.get_text_width_height_descent(line, FontProperties(size=size, weight=weight), False)[0] / 72
 
 
-def widest(lines: Sequence[str], size: float = BODY) -> float:
+def widest(lines, size=BODY, weight="normal"):
     """How many inches the widest of the lines takes; 0 of none."""
-    return max((width_of(line, size) for line in lines), default=0.0)
+    return max((width_of(line, size, weight) for line in lines), default=0.0)
 
 
-def fit(text: str, inches: float, size: float = BODY, weight: str = "normal") -> str:
+def fit(text, inches, size=BODY, weight="normal"):
     """Text with an ellipsis where it was wider than so many inches."""
-    if all(width_of(line, size, weight) <= inches for line in text.split("\n")):
+    if widest(text.split("\n"), size, weight) <= inches:
         return text
     fitting = bisect_right(range(len(text)), inches, key=lambda length: width_of(text[:length] + "…", size, weight))
     return text[: max(fitting - 1, 0)] + "…"
 
 
-def wrapped(text: str, inches: float, size: float, weight: str = "normal") -> list[str]:
+def wrapped(text, inches, size, weight="normal"):
     """Text in lines of at most so many inches."""
-    for length in range(len(text), 0, -1):
-        lines = wrap(text, length)
-        if all(width_of(line, size, weight) <= inches for line in lines):
-            return lines
-    return [text]
+    fitting = (lines for length in range(len(text), 0, -1) if widest(lines := wrap(text, length), size, weight) <= inches)
+    return next(fitting, [text])
+
+
+def first_free(spots, width, height, taken):
+    """Of spots for a label so large, (left, middle, ...), the first on which no other stands, else the first; it is taken then.
+
+    `taken` are the left end, the right end and the middle of each label that stands.
+    """
+    free = (spot for spot in spots if not any(abs(spot[1] - middle) < height and spot[0] < end and start < spot[0] + width
+                                              for start, end, middle in taken))  # fmt: skip
+    left, middle, *_ = found = next(free, spots[0])
+    taken.append((left, left + width, middle))
+    return found

@@ -14,14 +14,14 @@ from ..records import Tokens
 from .chips import place_names
 from .grids import Pixels
 from .overlays import Mask, draw_frames, draw_region
-from .style import BODY, DIVERGING, SMALL, TITLE, WIDTH, Page, as_array, cut, fit, styled, theme, widest, width_of, wrapped
+from .style import BODY, DIVERGING, SMALL, TITLE, WIDTH, Page, as_array, bright, cut, fit, styled, theme, widest, width_of, wrapped
 
 NUMBERED = 14  # rows or columns up to which a table carries its numbers
 TURN = math.radians(40)  # the names of a table's columns stand aslant
-COLUMNS = {"task": 1.1, "start latent": 1.1, "conditioning": 1.1, "mask": 1.05, "step range": 0.95, "before": 0.83, "after": 0.75,
-           "how well": 1.0}  # inches # fmt: skip
-CHANGING = ("start latent", "conditioning", "mask", "step range")
-THUMB, PAD, LINE = 0.66, 0.07, 0.18  # inches
+# Of the table of tasks, inches from the left: its texts, each with its field and its room; its pictures.
+TEXTS = {"task": ("name", 0.12, 0.95), "start latent": ("start", 1.22, 0.95), "conditioning": ("conditioning", 2.32, 0.95),
+         "mask": ("mask", 3.42, 0.9), "step range": ("steps", 4.47, 0.8), "how well": ("result", 7.0, 0.85)}  # fmt: skip
+BEFORE, AFTER, THUMB, PAD, LINE = 5.42, 6.25, 0.66, 0.07, 0.18
 
 
 @styled()
@@ -32,19 +32,18 @@ def feature_matrix(features, tokens: Tokens) -> Figure:
     page = Page(WIDTH, 5.6, f"Text features: {places} places by {width} features, orange below and purple above zero. The first rows are "
                 f"{', '.join(names)}; the other {places - count} are padding.", f"{places} places × {width} features")  # fmt: skip
     limit = float(np.percentile(np.abs(values), 99))
-    how = {"cmap": DIVERGING, "vmin": -limit, "vmax": limit}
-    high = min(0.25, 3.2 / count) * count
+    how = {"cmap": DIVERGING, "vmin": -limit, "vmax": limit, "aspect": "auto"}
+    high, every = min(0.25, 3.2 / count) * count, 1 if count <= 20 else 4
     image = page.picture(values[:count], 1.3, 0.55, 5.7, high, **how)
     page.scale(image, 7.1, 0.55, 4.6, "feature value")
-    shown = range(0, count, 1 if count <= 20 else 4)
-    image.axes.set_yticks(shown, [fit(names[place], 1.1, SMALL) for place in shown])
+    image.axes.set_yticks(range(0, count, every), [fit(name, 1.1, SMALL) for name in names[::every]])
     if places > count:
         image = page.picture(values[count:], 1.3, 0.65 + high, 5.7, 4.5 - high, **how)
         image.axes.set_yticks([(places - count - 1) / 2], [f"padding\n{places - count} places"])
     image.axes.set_xlabel("feature")
-    for axes in page.figure.axes:
+    for axes in page.axes:
         axes.tick_params(length=0, labelcolor=theme().ink)
-    return page.figure
+    return page
 
 
 @styled()
@@ -61,12 +60,14 @@ def heat_table(values, rows: Sequence[str], columns: Sequence[str], title: str, 
     left, over = 0.3 + widest(beside), 0.75 + math.sin(TURN) * widest(above)
     cell = float(np.clip((WIDTH - left - 1.15) / len(columns), 0.27, 0.85))
     width, height = cell * len(columns), min(cell, 0.6) * len(rows)
+    tall = max(height, width_of(scale, SMALL))
     ends = [left + cell * (column + 0.5) + math.cos(TURN) * width_of(name) + 0.1 for column, name in enumerate(above)]
-    page = Page(max(left + width + 1.15, min(WIDTH, 0.4 + width_of(title, TITLE, "bold")), *ends),
-                over + max(height, width_of(scale, SMALL)) + 0.2, _table_alt(values, rows, columns, scale), title)  # fmt: skip
-    colours = {"cmap": DIVERGING, "vmin": -max(-low, high), "vmax": max(-low, high)} if low < 0 else {"vmin": low, "vmax": high}
-    image = page.picture(values, left, over, width, height, **colours)
-    page.scale(image, left + width + 0.15, over, max(height, width_of(scale, SMALL)), scale)
+    page = Page(max(left + width + 1.15, min(WIDTH, 0.4 + width_of(title, TITLE, "bold")), *ends), over + tall + 0.2,
+                _table_alt(values, rows, columns, scale), title)  # fmt: skip
+    if low < 0:
+        low, high = min(low, -high), max(-low, high)
+    image = page.picture(values, left, over, width, height, cmap=DIVERGING if low < 0 else None, vmin=low, vmax=high, aspect="auto")
+    page.scale(image, left + width + 0.15, over, tall, scale)
     axes = image.axes
     axes.set_yticks(range(len(rows)), beside, fontsize=BODY)
     axes.set_xticks(range(len(columns)), above, fontsize=BODY, rotation=math.degrees(TURN), ha="left",
@@ -74,10 +75,9 @@ def heat_table(values, rows: Sequence[str], columns: Sequence[str], title: str, 
     axes.tick_params(length=0, labeltop=True, labelbottom=False, labelcolor=theme().ink)
     if max(values.shape) <= NUMBERED:
         for (row, column), value in np.ndenumerate(values):
-            light = np.dot(np.power(image.to_rgba(value)[:3], 2.2), (0.2126, 0.7152, 0.0722))  # relative luminance
-            axes.text(column, row, f"{value:.{0 if high >= 10 else 2}f}", color="white" if light < 0.18 else "black", fontsize=SMALL,
-                      ha="center", va="center")  # fmt: skip
-    return page.figure
+            ink = "black" if bright(np.array(image.to_rgba(value)[:3])) else "white"
+            axes.text(column, row, f"{value:.{0 if high >= 10 else 2}f}", color=ink, fontsize=SMALL, ha="center", va="center")
+    return page
 
 
 def _table_alt(values, rows, columns, scale):
@@ -116,33 +116,33 @@ def task_table(tasks: Sequence[Task], title: str = "One loop, many tasks") -> Fi
     """
     if not tasks or any(task.region is not None and task.before is None for task in tasks):
         raise ValueError(f"expected at least one task, and a picture before for every region, got {[task.name for task in tasks]}")
-    told = [dict(zip(COLUMNS, (task.name, task.start, task.conditioning, task.mask, task.steps, "", "", task.result), strict=True))
-            for task in tasks]  # fmt: skip
-    rows = [{name: wrapped(text, COLUMNS[name] - 0.15, SMALL, _weight(name)) for name, text in row.items()} for row in told]
+    told = [{header: getattr(task, field) for header, (field, *_) in TEXTS.items()} for task in tasks]
+    rows = [{header: wrapped(text, TEXTS[header][2], SMALL, _weight(header)) for header, text in row.items()} for row in told]
     heights = [max(THUMB, LINE * max(map(len, row.values())) + 0.1) + 2 * PAD for row in rows]
-    lefts, tops = dict(zip(COLUMNS, accumulate([0.12, *COLUMNS.values()]), strict=False)), [*accumulate([0.8, *heights])]
-    page = Page(WIDTH, tops[-1] + 0.1, ". ".join("; ".join(f"{name}: {cut(text, 80)}" for name, text in row.items() if text)
-                                                        for row in told) + ".", title)  # fmt: skip
-    for name, left in lefts.items():
-        page.text(left, 0.65, name, SMALL, theme().quiet)
-    for task, row, height, top in zip(tasks, rows, heights, tops, strict=False):
+    *tops, bottom = accumulate([0.8, *heights])
+    page = Page(WIDTH, bottom + 0.1, ". ".join("; ".join(f"{header}: {cut(text, 80)}" for header, text in row.items() if text)
+                                               for row in told) + ".", title)  # fmt: skip
+    for header, left in ({header: left for header, (_, left, _) in TEXTS.items()} | {"before": BEFORE, "after": AFTER}).items():
+        page.write(left, 0.65, header, SMALL, theme().quiet)
+    for task, row, height, top in zip(tasks, rows, heights, tops, strict=True):
         middle = top + height / 2
-        page.patch(Rectangle, 0.1, top, WIDTH - 0.2, 0.009, color=theme().line)
-        for name, lines in row.items():
-            if name in CHANGING and lines != rows[0][name]:
-                page.patch(Rectangle, lefts[name] - 0.06, top + 0.05, COLUMNS[name] - 0.05, height - 0.09, color=theme().chip)
+        page.lay(Rectangle((0.1, top), WIDTH - 0.2, 0.009, color=theme().line))
+        for header, lines in row.items():
+            _, left, room = TEXTS[header]
+            if header not in ("task", "how well") and lines != rows[0][header]:
+                page.lay(Rectangle((left - 0.06, top + 0.05), room + 0.1, height - 0.09, color=theme().chip))
             for line, text in enumerate(lines):
-                page.text(lefts[name], middle + LINE * (line - (len(lines) - 1) / 2), text, SMALL, fontweight=_weight(name))
-        shown = {name: page.picture(pixels, lefts[name], middle - THUMB / 2, THUMB, THUMB, aspect="equal").axes
-                 for name, pixels in (("before", task.before), ("after", task.after)) if pixels is not None}  # fmt: skip
-        if task.layout:
-            draw_frames(shown["after"], checked_layout(task.layout), 1.5)
+                page.write(left, middle + LINE * (line - (len(lines) - 1) / 2), text, SMALL, fontweight=_weight(header))
         if task.before is not None:
-            page.arrow((lefts["before"] + THUMB, middle), (lefts["after"], middle))
-        if task.region is not None:
-            draw_region(shown["before"], task.region)
-    return page.figure
+            before = page.picture(task.before, BEFORE, middle - THUMB / 2, THUMB, THUMB)
+            page.arrow((BEFORE + THUMB, middle), (AFTER, middle))
+            if task.region is not None:
+                draw_region(before.axes, task.region)
+        after = page.picture(task.after, AFTER, middle - THUMB / 2, THUMB, THUMB)
+        if task.layout:
+            draw_frames(after.axes, checked_layout(task.layout), 1.5)
+    return page
 
 
-def _weight(column):
-    return "bold" if column == "task" else "normal"
+def _weight(header):
+    return "bold" if header == "task" else "normal"

@@ -1,20 +1,19 @@
 """Choose a region of a picture and have it painted anew."""
 
 from collections.abc import Callable, Mapping
-from html import escape
 
 import numpy as np
-from ipywidgets import Button, FloatSlider, IntRangeSlider
+from ipywidgets import Button, FloatSlider, IntRangeSlider, Stack, VBox
 from PIL import Image
 
 from ..plots import regions
-from .explorer import _control, _Shown
+from .explorer import NAMED, WIDE, Shown, control
 
 STEP = 8  # pixels, what a latent covers
 PAINT, PAINTING = "Paint", "Painting …"
 
 
-class RegionExplorer(_Shown):
+class RegionExplorer(Shown):
     """A region of a picture, a box or where a word was read, and what `repaint` makes of it: before and after side by side.
 
     `before` is (height, width, 3), uint8, as is what `repaint(mask)` gives for (height, width) booleans; a ValueError of it is
@@ -26,23 +25,21 @@ class RegionExplorer(_Shown):
         self, before: np.ndarray, repaint: Callable[[np.ndarray], np.ndarray], maps: Mapping[str, np.ndarray] | None = None,
         region: tuple[int, int, int, int] | None = None,
     ):  # fmt: skip
-        self.before, self.repaint, self.painted, self.error = before, repaint, None, ""
+        self.before, self.repaint, self.painted = before, repaint, None
         height, width = before.shape[:2]
         self.maps = {word: np.asarray(Image.fromarray(heat).resize((width, height), Image.Resampling.BILINEAR))
                      for word, heat in (maps or {}).items()}  # fmt: skip
-        look = {"style": {"description_width": "7em"}, "layout": {"width": "28em"}}
-        self.by = _control("region by", ["box", "word"], True)
-        self.across, self.down = (IntRangeSlider(min=0, max=edge, value=(edge // 4, edge - edge // 4), step=STEP, description=name, **look)
-                                  for name, edge in (("across", width), ("down", height)))  # fmt: skip
-        self.word = _control("word", [*self.maps] or [""], True)
-        self.threshold = FloatSlider(min=0, max=0.95, value=0.3, step=0.05, description="threshold", **look)
+        self.by, self.word = control("region by", ["box", "word"]), control("word", [*self.maps] or [""])
+        self.across, self.down = (IntRangeSlider(value=(edge // 4, edge - edge // 4), max=edge, step=STEP, description=name, style=NAMED,
+                                                 layout=WIDE) for name, edge in (("across", width), ("down", height)))  # fmt: skip
+        self.threshold = FloatSlider(0.3, max=0.95, step=0.05, description="threshold", style=NAMED, layout=WIDE)
         self.button = Button(description=PAINT, button_style="primary")
         self.button.on_click(lambda _: self.paint())
-        controls = [self.by, self.across, self.down, self.word, self.threshold]
-        super().__init__([*controls, self.button])
+        self.ways = Stack([VBox([self.across, self.down]), VBox([self.word, self.threshold])])
+        super().__init__([*[self.by] * bool(self.maps), self.ways, self.button])
         self.choose(region)
-        for control in controls:
-            control.observe(self._show, "value")
+        for moved in (self.by, self.across, self.down, self.word, self.threshold):
+            moved.observe(self._show, "value")
         self._show()
 
     @property
@@ -74,24 +71,22 @@ class RegionExplorer(_Shown):
 
     def paint(self) -> None:
         """Paint the region anew and show it beside the picture before."""
-        self.button.disabled, self.button.description = True, PAINTING
+        self.button.disabled, self.button.description, self.said.value = True, PAINTING, ""
         try:
-            mask, self.error = self.mask, ""
-            pixels = np.asarray(self.repaint(mask))
-            if (pixels.dtype, pixels.shape) != (self.before.dtype, self.before.shape):
-                raise ValueError(f"expected paint to give {self.before.dtype} {self.before.shape}, got {pixels.dtype} {pixels.shape}")
-            self.painted = pixels, mask
-        except ValueError as error:
-            self.error = f'<p role="alert">{escape(str(error))}</p>'
+            with self.telling():
+                mask = self.mask
+                pixels = np.asarray(self.repaint(mask))
+                if (pixels.dtype, pixels.shape) != (self.before.dtype, self.before.shape):
+                    raise ValueError(f"expected paint to give {self.before.dtype} {self.before.shape}, got {pixels.dtype} {pixels.shape}")
+                self.painted = pixels, mask
         finally:
             self.button.disabled, self.button.description = False, PAINT
         self._show()
 
     def _show(self, moved=None):
-        self.error, chosen = "" if moved else self.error, self.by.value
-        for control, used in ((self.by, self.maps), (self.across, chosen == "box"), (self.down, chosen == "box"),
-                              (self.word, chosen == "word"), (self.threshold, chosen == "word")):  # fmt: skip
-            control.layout.display = None if used else "none"
+        if moved:
+            self.said.value = ""
+        self.ways.selected_index = self.by.index
         mask = self.mask
         shown = [(self.before, None, "before"), (self.before, mask, f"the region: {mask.mean():.0%} of the picture")]
         if self.painted:
@@ -99,4 +94,4 @@ class RegionExplorer(_Shown):
             changed = np.count_nonzero((pixels != self.before).any(2) & ~where)
             told = "after" if np.array_equal(mask, where) else "after, of the region before this one"
             shown.append((pixels, None, f"{told}: {changed:,} of {np.count_nonzero(~where):,} pixels outside have changed"))
-        self.picture.value = regions(*zip(*shown, strict=True)).html() + self.error
+        self.picture.value = regions(*zip(*shown, strict=True)).html()

@@ -40,25 +40,25 @@ def vae_explorer(decode: Callable[..., Image.Image], first, second, steps: int =
     """Walk from the latents of one picture straight to those of another, and decode what lies between."""
 
     def draw(share):
-        latents = (1 - share) * first + share * second
-        return plots.picture_grid([plots.latent_colours(latents), np.asarray(decode(latents))], ["latents", f"{share:.0%} of the way"])
+        return _decoded(decode, (1 - share) * first + share * second, f"{share:.0%} of the way")
 
     return Explorer(draw, {"share": [round(share, 3) for share in np.linspace(0, 1, steps).tolist()]})
 
 
 def latent_explorer(decode: Callable[..., Image.Image], latents, amounts: Sequence[float] = (-3, -2, -1, 0, 1, 2, 3)) -> Explorer:
     """Operate on latents: add an amount to one channel in the middle of the picture, and decode."""
-    height, width = latents.shape[2:]
-    middle = slice(height // 4, height - height // 4), slice(width // 4, width - width // 4)
+    middle = [slice(edge // 4, edge - edge // 4) for edge in latents.shape[2:]]
 
     def draw(channel, amount):
         edited = latents + 0.0
         edited[:, channel, *middle] += amount
-        return plots.picture_grid(
-            [plots.latent_colours(edited), np.asarray(decode(edited))], ["latents", f"channel {channel}: {amount:+g}"]
-        )
+        return _decoded(decode, edited, f"channel {channel}: {amount:+g}")
 
     return Explorer(draw, {"channel": range(latents.shape[1]), "amount": amounts})
+
+
+def _decoded(decode, latents, told):
+    return plots.picture_grid([plots.latent_colours(latents), np.asarray(decode(latents))], ["latents", told])
 
 
 def noise_explorer(forward_process: Callable[..., object], picture: Image.Image, timesteps: Sequence[int]) -> Explorer:
@@ -94,11 +94,10 @@ def attention_explorer(trace: Trace) -> LiveExplorer:
     maps = first.attention or first.attention_heads
     if not maps or not trace.tokens.words:
         raise ValueError("expected a trace of at least one word with attention, run generate(..., collect=('attention',))")
-    words, grids = _words(trace), {layer: values.shape[-2:] for layer, values in maps.items()}
+    words, grids = named_words(trace), {layer: values.shape[-2:] for layer, values in maps.items()}
     layers = {"all layers": None} | {name: {layer: 1.0} for layer, name in plots.layer_names(grids).items()}
-    heads = {"mean": None}
-    if first.attention_heads:
-        heads |= {f"head {head}": head for head in range(min(map(len, first.attention_heads.values())))}
+    by_head = (first.attention_heads or {}).values()
+    heads = {"mean": None} | {f"head {head}": head for head in range(min(map(len, by_head), default=0))}
 
     def draw(word, step, layer, head, strength):
         steps = None if step == 0 else [step - 1]
@@ -111,7 +110,7 @@ def attention_explorer(trace: Trace) -> LiveExplorer:
     return LiveExplorer(draw, choices, {"strength": 0.75})
 
 
-def _words(trace):
+def named_words(trace):
     """The index of every word; those that stand there twice are numbered."""
     every = trace.tokens.words
     return {f"{word} ({every[: index + 1].count(word)})" if every.count(word) > 1 else word: index for index, word in enumerate(every)}
@@ -123,7 +122,7 @@ def region_explorer(trace: Trace, paint: Callable[..., Trace], region: tuple[int
     `paint(mask=mask)` runs the whole loop for (height, width) booleans, True where to paint. `region` is the first box: left, top,
     right, bottom in pixels.
     """
-    maps = {name: trace.heat_map(index) for name, index in _words(trace).items()} if trace.layers else {}
+    maps = {name: trace.heat_map(index) for name, index in named_words(trace).items()} if trace.layers else {}
     return RegionExplorer(trace.pixels, lambda mask: paint(mask=mask).pixels, maps, region)
 
 

@@ -211,10 +211,10 @@ def test_a_region_is_chosen_by_keyboard_and_painted_by_its_button(lab, opened, p
     expect(picture).to_have_attribute("alt", re.compile("after: 0 of [0-9,]+ pixels outside have changed$"))
     expect(button).to_have_text("Paint")
     expect(button).to_be_enabled()
-    explorer.get_by_role("button", name="word").click()
-    explorer.get_by_role("button", name="car", exact=True).click()
+    explorer.get_by_role("radio", name="word").click()
+    explorer.get_by_role("radio", name="car", exact=True).click()
     expect(picture).to_have_attribute("alt", re.compile("after, of the region before this one: 0 of"))
-    explorer.get_by_role("button", name="box").click()
+    explorer.get_by_role("radio", name="box").click()
     for _ in range(9):
         handles.nth(1).press("ArrowLeft")
     expect(picture).to_have_attribute("alt", re.compile("0% of the picture, nowhere"))
