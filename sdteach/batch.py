@@ -98,22 +98,22 @@ def picture_files(model: StableDiffusion, orders: Sequence[Order], folder: Path,
     height, width = picture_size(model, settings["height"], settings["width"], image and (image.height, image.width))
     # What begins with an underscore is diffusers' own bookkeeping, some of it in another order in every process.
     schedule = {name: value for name, value in model.scheduler.config.items() if not name.startswith("_")}
-    made_by = {name: _plain(value) for name, value in settings.items()} | {
+    made_by = settings | {
         "model": fingerprint(*model.networks.values()), "dtype": str(model.dtype), "height": height, "width": width,
         "guidance_scale": model.guidance_scale if settings["guidance_scale"] is None else settings["guidance_scale"],
         "scheduler": [settings["scheduler"], type(model.scheduler).__name__, schedule],
     }  # fmt: skip
     files = []
     for order in orders:
-        made = json.dumps({"prompt": order.prompt, "seed": order.seed, **made_by}, sort_keys=True, default=str)
+        made = json.dumps({"prompt": order.prompt, "seed": order.seed, **made_by}, sort_keys=True, default=_plain)
         slug = re.sub(r"\W+", "-", order.prompt.lower())[:40].strip("-_") or "picture"
         files.append(folder / f"{slug}-{order.seed}-{hashlib.sha256(made.encode()).hexdigest()[:12]}.png")
     return files
 
 
 def _plain(value):
-    """A setting as text; of a picture or a mask the hash of its pixels."""
+    """A setting that JSON does not know as text; of a picture or a mask the hash of its pixels."""
     if isinstance(value, Image.Image | np.ndarray):
         pixels = np.asarray(value)
         return [pixels.shape, hashlib.sha256(pixels.tobytes()).hexdigest()]
-    return value
+    return str(value)
