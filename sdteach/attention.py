@@ -16,23 +16,25 @@ from threading import RLock
 from weakref import WeakKeyDictionary
 
 import torch
-from diffusers.models.attention_processor import Attention
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.hooks import RemovableHandle
 
+from .records import Record
 
-@dataclass(frozen=True, eq=False)
-class KeysValues:
+
+class KeysValues(Record):
     """What one cross-attention `layer` makes of the text: per row of the batch and head, a key and a value for each place.
 
-    `level` is the UNet's level on which it works, 0 the finest.
-    `scaled_key` are the keys once more, divided by sqrt(d) and transposed, for the scores: scaled before the product, since in
-    half precision Q K^T overflows otherwise.
+    `before` is the layer of the same block in which the picture reads itself; `level` the UNet's level on which both work, 0 the
+    finest. `scaled_key` are the keys once more, divided by sqrt(d) and transposed, for the scores: scaled before the product, since
+    in half precision Q K^T overflows otherwise.
     """
 
     layer: Attention
+    before: Attention
     level: int
     key: Float[Tensor, "rows heads places d"]
     value: Float[Tensor, "rows heads places d"]
@@ -58,9 +60,10 @@ def layer_grids(unet: torch.nn.Module, height: int, width: int) -> dict[str, tup
 
 def _level(unet, name):
     """How many times a layer's grid was halved: the way down starts at 0, the middle is as deep as its end."""
-    deepest = len(unet.config.block_out_channels) - 1
-    side, index = name.split(".")[:2]
-    return {"down_blocks": int, "up_blocks": lambda block: deepest - int(block)}.get(side, lambda _: deepest)(index)
+    deepest, (side, index, *_) = len(unet.config.block_out_channels) - 1, name.split(".")
+    if side == "mid_block":
+        return deepest
+    return int(index) if side == "down_blocks" else deepest - int(index)
 
 
 def _grid(level, height, width):
@@ -74,8 +77,10 @@ def keys_values(unet: torch.nn.Module, text: Float[Tensor, "rows places features
     projected = {}
     for name, layer in cross_attention_layers(unet).items():
         read = layer.norm_encoder_hidden_states(text) if layer.norm_cross else text
-        key, value = _split_heads(layer, layer.to_k(read)), _split_heads(layer, layer.to_v(read))
-        projected[name] = KeysValues(layer, _level(unet, name), key, value, (key * key.shape[-1] ** -0.5).transpose(-1, -2).contiguous())
+        key, value = (_by_head(layer, project, read) for project in (layer.to_k, layer.to_v))
+        scaled_key = (key * key.shape[-1] ** -0.5).transpose(-1, -2).contiguous()
+        before = _uncompiled(unet).get_submodule(name.rpartition(".")[0]).attn1
+        projected[name] = KeysValues(layer, before, _level(unet, name), key, value, scaled_key)
     return projected
 
 
@@ -112,12 +117,21 @@ def reading(
     UNet is as it was, whatever happened; RuntimeError if some layer was not seen.
     """
     maps = {}
-    with attached(unet, {each.layer: partial(_Reader, name, each, _grid(each.level, *grid), prompts, maps if watch else None)
-                         for name, each in text.items()}):  # fmt: skip
+    own = {each.before: _Own for each in text.values() if type(each.before.processor) is AttnProcessor2_0}
+    readers = {each.layer: partial(_Reader, name, each, _grid(each.level, *grid), prompts, maps if watch else None)
+               for name, each in text.items()}  # fmt: skip
+    with attached(unet, own | readers):
         yield maps
     if watch and (missing := text.keys() - maps.keys()):
         raise RuntimeError(f"expected to see {len(text)} cross-attention layers at work, saw nothing of {sorted(missing)}; "
                            "this version of diffusers runs its attention in another way")  # fmt: skip
+
+
+def _takes(hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None):
+    """What diffusers asks of a processor's `__call__` at every call of every layer is its signature, and this one's lies ready."""
+
+
+_takes.__signature__ = signature(_takes)
 
 
 @dataclass(eq=False)
@@ -131,8 +145,11 @@ class _Reader:
     maps: dict | None
     before: object
 
+    def __post_init__(self):
+        self.__call__ = _takes
+
     def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None):
-        query = _split_heads(attn, attn.to_q(hidden_states))
+        query = _by_head(attn, attn.to_q, hidden_states)
         read = scaled_dot_product_attention(query, self.text.key, self.text.value)
         edits = getattr(self.before, "edits", ())
         if self.maps is not None or edits:
@@ -141,23 +158,31 @@ class _Reader:
             for edit in edits:
                 probabilities = edit(self.name, self.grid, probabilities)
             if edits:
-                edited = probabilities.to(read.dtype) @ self.text.value[-self.prompts :]
-                read = torch.cat([read[: -self.prompts], edited])
+                read = torch.cat([read[: -self.prompts], probabilities.to(read.dtype) @ self.text.value[-self.prompts :]])
             if self.maps is not None:
                 self.maps[self.name] = probabilities.transpose(2, 3).unflatten(3, self.grid)
-        out = attn.to_out[1](attn.to_out[0](read.transpose(1, 2).flatten(2).to(query.dtype)))
-        if attn.residual_connection:
-            out = out + hidden_states
-        return out / attn.rescale_output_factor
+        return _written(attn, read)
 
 
-# diffusers asks for it at every call of every layer; found once, it takes a third of the time.
-_Reader.__call__.__signature__ = signature(_Reader.__call__)
+class _Own:
+    """What diffusers' AttnProcessor2_0 does where the picture reads itself, without its questions at every call."""
+
+    def __init__(self, _):
+        self.__call__ = _takes
+
+    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None):
+        parts = (_by_head(attn, project, hidden_states) for project in (attn.to_q, attn.to_k, attn.to_v))
+        return _written(attn, scaled_dot_product_attention(*parts))
 
 
-def _split_heads(attn, features):
-    """(batch, positions, heads * d) -> (batch, heads, positions, d)."""
-    return features.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+def _written(attn, read):
+    """What the heads have read, side by side, through the layer's last projection; the dropout behind it is for training only."""
+    return attn.to_out[0](read.transpose(1, 2).flatten(2))
+
+
+def _by_head(attn, project, features):
+    """A projection of features (batch, positions, width) as (batch, heads, positions, d)."""
+    return project(features).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
 
 
 def __getattr__(name):

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -52,7 +52,7 @@ def paint_all(
     size = (ON_CPU if model.device.type == "cpu" else ON_GPU) if batch_size is None else batch_size
     if size < 1:
         raise ValueError(f"expected batch_size to be at least 1, got {size}; None is what suits the device")
-    files = _files(model, orders, Path(folder), settings)
+    files = picture_files(model, orders, Path(folder), settings)
     state = PartialState(cpu=model.device.type == "cpu", timeout=PATIENCE)
     batches = [slice(start, start + size) for start in range(0, len(orders), size)]
     with state.split_between_processes(batches) as mine:
@@ -88,30 +88,32 @@ def _halves(size: int) -> Iterator[int]:
     raise ValueError("expected memory for at least one picture, got less; make smaller pictures")
 
 
-def _files(model, orders, folder, settings):
+def picture_files(model: StableDiffusion, orders: Sequence[Order], folder: Path, settings: Mapping[str, object]) -> list[Path]:
+    """Where `paint_all` paints each order: a slug of the prompt, the seed, and a hash of all that makes the picture. Raises ValueError for
+    a size that cannot be."""
     given = SETTINGS.bind(**settings)
     given.apply_defaults()
     settings = given.arguments
     image = settings["image"]
-    height, width = (image.height, image.width) if image else picture_size(model, settings["height"], settings["width"])
+    height, width = picture_size(model, settings["height"], settings["width"], image and (image.height, image.width))
     # What begins with an underscore is diffusers' own bookkeeping, some of it in another order in every process.
     schedule = {name: value for name, value in model.scheduler.config.items() if not name.startswith("_")}
-    made_by = {name: _plain(value) for name, value in settings.items()} | {
+    made_by = settings | {
         "model": fingerprint(*model.networks.values()), "dtype": str(model.dtype), "height": height, "width": width,
         "guidance_scale": model.guidance_scale if settings["guidance_scale"] is None else settings["guidance_scale"],
         "scheduler": [settings["scheduler"], type(model.scheduler).__name__, schedule],
     }  # fmt: skip
     files = []
     for order in orders:
-        made = json.dumps({"prompt": order.prompt, "seed": order.seed, **made_by}, sort_keys=True, default=str)
+        made = json.dumps({"prompt": order.prompt, "seed": order.seed, **made_by}, sort_keys=True, default=_plain)
         slug = re.sub(r"\W+", "-", order.prompt.lower())[:40].strip("-_") or "picture"
         files.append(folder / f"{slug}-{order.seed}-{hashlib.sha256(made.encode()).hexdigest()[:12]}.png")
     return files
 
 
 def _plain(value):
-    """A setting as text; of a picture or a mask the hash of its pixels."""
+    """A setting that JSON does not know as text; of a picture or a mask the hash of its pixels."""
     if isinstance(value, Image.Image | np.ndarray):
         pixels = np.asarray(value)
         return [pixels.shape, hashlib.sha256(pixels.tobytes()).hexdigest()]
-    return value
+    return str(value)

@@ -18,11 +18,10 @@ PARTS = {
     "latents": ("latents",),
     "noise": ("noise", "noise_text", "noise_uncond"),
     "x0": ("predicted_x0",),
-    "attention": (),
-    "attention_heads": (),
+    "attention": ("attention",),
+    "attention_heads": ("attention_heads",),
     "preview": ("predicted_x0",),
 }
-ATTENTION = ("attention", "attention_heads")
 USUAL = ("latents", "noise", "x0", "attention")
 PREVIEWS = 8
 MOST_ATTENTION = 4 * 2**30  # bytes of attention maps that a trace may hold
@@ -57,8 +56,8 @@ def check_attention(run, collect: Collection[str]) -> None:
 def record(step, collect: Collection[str]) -> StepRecord:
     """Copy what is wanted of a `pipeline.DenoisingStep` to the CPU, where it no longer changes."""
     fields = {name: getattr(step, name) for part in collect for name in PARTS[part]}
-    kept = {name: to_numpy(value) for name, value in fields.items() if value is not None}
-    kept |= {part: by_layer(getattr(step, part), step.text.tokens.end) for part in ATTENTION if part in collect}
+    kept = {name: by_layer(value, step.text.tokens.end) if isinstance(value, dict) else to_numpy(value)
+            for name, value in fields.items() if value is not None}  # fmt: skip
     return StepRecord(step.index, step.timestep, **kept)
 
 

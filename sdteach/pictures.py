@@ -113,8 +113,8 @@ def checked_layout(layout: Mapping[str, Box]) -> dict[str, Box]:
     if not layout:
         raise ValueError("expected at least one word with its box, got none")
     for word, box in layout.items():
-        numbers = isinstance(box, list | tuple) and len(box) == 4 and all(isinstance(n, Real) and not isinstance(n, bool) for n in box)
-        if not numbers or not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
+        four = isinstance(box, list | tuple) and len(box) == 4 and all(isinstance(n, Real) and not isinstance(n, bool) for n in box)
+        if not (four and 0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
             raise ValueError(f"expected for {word!r} a box as left, top, right, bottom, from 0 to 1 of the picture's width and height, "
                              f"got {reprlib.repr(box)}")  # fmt: skip
     return {word: tuple(map(float, box)) for word, box in layout.items()}
@@ -146,15 +146,20 @@ def psnr(picture: UInt8[np.ndarray, "*shape"], copy: UInt8[np.ndarray, "*shape"]
     return float(10 * np.log10(255**2 / error)) if error else float("inf")
 
 
+def check_shrinks(width: int, height: int, small: Image.Image) -> None:
+    """Raise ValueError unless a picture of this size is so many times larger than `small`, the same way up and across."""
+    if width % small.width or width * small.height != height * small.width:
+        raise ValueError(f"expected a picture a whole number of times as large as {small.width} x {small.height}, got "
+                         f"{width} x {height}; give a height and a width that are")  # fmt: skip
+
+
 def back_projected(picture: Image.Image, small: Image.Image, times: int = 3) -> Image.Image:
     """The picture corrected to shrink to `small`: what the shrunk one lacks is enlarged and added (Irani & Peleg, 1991).
 
     Shrinking takes the mean of each square of pixels, enlarging is bicubic; `times` over, since the two do not quite undo each
     other. Raises ValueError unless the picture is so many times larger, the same way up and across.
     """
-    if picture.width % small.width or picture.width * small.height != picture.height * small.width:
-        raise ValueError(f"expected a picture a whole number of times as large as {small.width} x {small.height}, got "
-                         f"{picture.width} x {picture.height}")  # fmt: skip
+    check_shrinks(*picture.size, small)
     channels = []
     for large, wanted in zip(picture.convert("RGB").split(), small.convert("RGB").split(), strict=True):
         values = np.asarray(large, np.float32)

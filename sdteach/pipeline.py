@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from inspect import signature
 from numbers import Integral, Real
 
@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .collecting import ATTENTION, USUAL, check_attention, check_parts, decoded, record, some_decoded, to_numpy
+from .collecting import USUAL, check_attention, check_parts, decoded, record, some_decoded, to_numpy
 from .loading.memory import advised
 from .model import StableDiffusion
 from .pictures import LARGEST, Box
@@ -33,7 +33,6 @@ DECODED = 256  # pixels of the longest edge of pictures that are decoded at ever
 MOST_DISTILLED = 8  # steps that a distilled checkpoint is made for
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class DenoisingStep(UNetStep):
     """One call of the UNet in the loop: what it saw, what it said, and where the sampler went from there.
 
@@ -55,18 +54,18 @@ class Run:
     Its sampler remembers where it is, so a run is denoised once. Raises ValueError, before any work, for what cannot be used.
     """
 
-    def __init__(self, model, prompts, seeds, negative_prompt, steps, guidance_scale, height, width, scheduler, task):
+    def __init__(
+        self, model, prompts, seeds, task, negative_prompt="", steps=50, guidance_scale=None, height=None, width=None,
+        scheduler=None,
+    ):  # fmt: skip
         self.model, self.task, self.sampler = model, task, _sampler(model, scheduler)
         self.seeds, self.negative_prompt = seeds, negative_prompt
         guidance_scale = model.guidance_scale if guidance_scale is None else guidance_scale
-        _check_whole("steps", steps, 1, self.sampler.config.num_train_timesteps)
-        if isinstance(guidance_scale, bool) or not isinstance(guidance_scale, Real) or not 0 <= guidance_scale <= 100:
-            raise ValueError(f"expected guidance_scale to be a number from 0 to 100 (1 is off, 7.5 usual), got {guidance_scale!r}")
+        _check_number("steps", steps, 1, self.sampler.config.num_train_timesteps)
+        _check_number("guidance_scale", guidance_scale, 0, 100, Real, " (1 is off, 7.5 usual)")
         self.generators = [_generator(seed) for seed in seeds]
         _warn_if_distilled(model, steps, guidance_scale)
-        self.height, self.width = picture_size(
-            model, *(own if edge is None else edge for edge, own in zip((height, width), task.own_size, strict=True))
-        )
+        self.height, self.width = picture_size(model, height, width, task.own_size)
         task.check(model, steps, self.height, self.width)
         _set_timesteps(self.sampler, int(steps), model.device)
         # Text features that are given stay as they are; prompts are read all at once, as diffusers does.
@@ -145,7 +144,7 @@ def denoise(
     Raises ValueError, before any work, for a value that cannot be used, naming the nearest that can.
     """
     task = task_for(noise, image, strength, mask, small, layout)
-    return Run(model, [prompt], [seed], negative_prompt, steps, guidance_scale, height, width, scheduler, task).denoise()
+    return Run(model, [prompt], [seed], task, negative_prompt, steps, guidance_scale, height, width, scheduler).denoise()
 
 
 @advised("what is kept of the run")
@@ -164,12 +163,12 @@ def generate(
     """
     check_parts(collect)
     task = task_for(noise, image, strength, mask, small, layout)
-    run = Run(model, [prompt], [seed], negative_prompt, steps, guidance_scale, height, width, scheduler, task)
+    run = Run(model, [prompt], [seed], task, negative_prompt, steps, guidance_scale, height, width, scheduler)
     check_attention(run, collect)
     records, last, complete = [], None, True
     try:
-        calls = run.denoise(watch=not set(ATTENTION).isdisjoint(collect))
-        for step in tqdm(calls, "denoising", len(run.timesteps), leave=False, unit="step"):
+        steps = run.denoise(watch=any(part.startswith("attention") for part in collect))
+        for step in tqdm(steps, "denoising", len(run.timesteps), leave=False, unit="step"):
             records.append(record(step, collect))
             last = step
     except KeyboardInterrupt:
@@ -179,16 +178,14 @@ def generate(
     return run.trace(some_decoded(model, records) if "preview" in collect else records, last, complete)
 
 
-def unfold(
-    model: StableDiffusion, prompt: str | TextFeatures, negative_prompt: str = "", steps: int = 50, guidance_scale: float | None = None,
-    seed: int = 0, height: int | None = None, width: int | None = None, scheduler: str | None = None,
-) -> Iterator[Trace]:  # fmt: skip
+def unfold(model: StableDiffusion, prompt: str | TextFeatures, *, seed: int = 0, **settings) -> Iterator[Trace]:
     """The run as it grows: after each step a Trace of the steps so far, each with its preview. The last one is what `generate` makes.
 
-    Previews are decoded, or, of pictures with an edge above 256 pixels, where that takes its time, fitted colours (`vae.preview`).
-    Every trace is valid, so whoever stops taking them has a run that was stopped. Raises as `generate` does, before any work.
+    `settings` are `negative_prompt`, `steps`, `guidance_scale`, `height`, `width` and `scheduler`, as in `generate`. Previews are
+    decoded, or, of pictures with an edge above 256 pixels, where that takes its time, fitted colours (`vae.preview`). Every trace is
+    valid, so whoever stops taking them has a run that was stopped. Raises as `generate` does, before any work.
     """
-    run = Run(model, [prompt], [seed], negative_prompt, steps, guidance_scale, height, width, scheduler, TextToImage())
+    run = Run(model, [prompt], [seed], TextToImage(), **settings)
     check_attention(run, USUAL)
 
     def grow():
@@ -215,7 +212,7 @@ def generate_batch(
     if not len(prompts) == len(seeds) > 0 or isinstance(prompts, str):
         raise ValueError(f"expected as many prompts as seeds, at least one, got {prompts!r:.80} and {seeds!r:.80}")
     task = task_for(None, image, strength, mask, small, None)
-    *_, last = Run(model, prompts, seeds, negative_prompt, steps, guidance_scale, height, width, scheduler, task).denoise(watch=False)
+    *_, last = Run(model, prompts, seeds, task, negative_prompt, steps, guidance_scale, height, width, scheduler).denoise(watch=False)
     return [withhold_unsafe(model, image) for image in latents_to_images(model, last.next_latents)]
 
 
@@ -225,12 +222,11 @@ def initial_noise(model: StableDiffusion, seed: int, height: int | None = None, 
 
 
 def _generator(seed):
-    _check_whole("seed", seed, 0, 2**32 - 1)  # torch's generator on the CPU tells no others apart
+    _check_number("seed", seed, 0, 2**32 - 1)  # torch's generator on the CPU tells no others apart
     return torch.Generator().manual_seed(int(seed))
 
 
 @advised("the safety checker")
-@torch.no_grad()
 def withhold_unsafe(model: StableDiffusion, image: Image.Image) -> Image.Image:
     """The picture, or a card in its place that says so if the checkpoint's own safety checker objects."""
     if model.safety_checker is None:
@@ -246,26 +242,28 @@ def withhold_unsafe(model: StableDiffusion, image: Image.Image) -> Image.Image:
     return card
 
 
-def picture_size(model: StableDiffusion, height: int | None, width: int | None) -> tuple[int, int]:
-    """Height and width in pixels, the checkpoint's own where None. Raises ValueError naming the nearest allowed size."""
-    factor, own = model.vae_scale_factor, model.unet.config.sample_size
-    own = (own, own) if isinstance(own, int) else own
-    height, width = (usual * factor if edge is None else edge for edge, usual in zip((height, width), own, strict=True))
-    for name, edge in (("height", height), ("width", width)):
-        if not _whole(edge) or edge % factor or not factor <= edge <= LARGEST:
+def picture_size(model: StableDiffusion, height: int | None, width: int | None, given: tuple[int, int] | None = None) -> tuple[int, int]:
+    """Height and width in pixels, where None those that are `given`, else the checkpoint's own. Raises ValueError naming the nearest
+    allowed size."""
+    factor = model.vae_scale_factor
+    usual = given or [edge * factor for edge in np.broadcast_to(model.unet.config.sample_size, 2).tolist()]
+    size = {"height": usual[0] if height is None else height, "width": usual[1] if width is None else width}
+    for name, edge in size.items():
+        if not _is_a(Integral, edge) or edge % factor or not factor <= edge <= LARGEST:
             nearest = isinstance(edge, Real) and math.isfinite(edge) and min(max(factor, round(edge / factor) * factor), LARGEST)
             raise ValueError(f"expected {name} to be an int, a multiple of {factor} from {factor} to {LARGEST}, got {edge!r}"
                              + f"; the nearest is {nearest}" * bool(nearest))  # fmt: skip
-    return int(height), int(width)
+    return int(size["height"]), int(size["width"])
 
 
-def _whole(value):
-    return isinstance(value, Integral) and not isinstance(value, bool)
+def _is_a(kind, value):
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def _check_whole(name, value, low, high):
-    if not _whole(value) or not low <= value <= high:
-        raise ValueError(f"expected {name} to be a whole number from {low} to {high}, got {value!r}")
+def _check_number(name, value, low, high, kind=Integral, usual=""):
+    if not _is_a(kind, value) or not low <= value <= high:
+        whole = "whole " * (kind is Integral)
+        raise ValueError(f"expected {name} to be a {whole}number from {low} to {high}{usual}, got {value!r}")
 
 
 def _warn_if_distilled(model, steps, guidance_scale):

@@ -7,15 +7,26 @@ attention maps are counted in latent pixels, an eighth of the picture's.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from typing import dataclass_transform
 from unicodedata import normalize
 
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 from PIL import Image
 
+Latents = Float32[np.ndarray, "1 channels height width"]
+Map = Float32[np.ndarray, "height width"]
+Maps = Float32[np.ndarray, "places height width"]
+Places = Int64[np.ndarray, " places"]
 
+
+@dataclass_transform(frozen_default=True, eq_default=False)
 class Record:
-    """A repr of names, shapes, dtypes and ranges instead of walls of numbers, at most 80 columns a field, and none that is None."""
+    """A frozen dataclass, as every subclass is, whose repr has names, shapes, dtypes and ranges instead of walls of numbers: at most
+    80 columns a field, and none that is None."""
+
+    def __init_subclass__(cls):
+        dataclass(frozen=True, eq=False, repr=False)(cls)
 
     def __repr__(self):
         lines = [f"  {name}: {_summary(value)}" for name, value in vars(self).items() if value is not None]
@@ -29,13 +40,12 @@ def _summary(value):
         return f"{len(value)} x {{" + ", ".join(f"{name}: {_summary(part)}" for name, part in islice(value.items(), 2)) + "}"
     if isinstance(value, tuple) and (len(value) > 8 or any(isinstance(part, Record) for part in value)):
         return f"{len(value)} x {type(value[0]).__name__}"
-    if not hasattr(value, "dtype") or not hasattr(value, "shape"):
+    if not hasattr(value, "shape"):
         return repr(value)
     numbers = f", {float(value.min()):.4g} .. {float(value.max()):.4g}" if np.prod(value.shape) else ""
     return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}{numbers}"
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class Tokens(Record):
     """A prompt as CLIP reads it.
 
@@ -46,13 +56,13 @@ class Tokens(Record):
     """
 
     text: str
-    ids: Int64[np.ndarray, " places"]
+    ids: Places
     pieces: tuple[str, ...]
     words: tuple[str, ...]
-    word_of: Int64[np.ndarray, " places"]
+    word_of: Places
     end: int
     dropped: str
-    second_ids: Int64[np.ndarray, " places"] | None = None
+    second_ids: Places | None = None
 
     def places(self, word: str | int) -> tuple[int, ...]:
         """The places of a word of the prompt, or of several in a row ("red car"), wherever it stands.
@@ -77,7 +87,6 @@ def _plain(word):
     return normalize("NFKC", word.casefold())
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class StepRecord(Record):
     """One call of the UNet. What was not collected is None; `noise_uncond` is None where guidance is off.
 
@@ -90,22 +99,17 @@ class StepRecord(Record):
 
     index: int
     timestep: float
-    latents: Float32[np.ndarray, "1 channels height width"] | None = None
-    noise: Float32[np.ndarray, "1 channels height width"] | None = None
-    noise_text: Float32[np.ndarray, "1 channels height width"] | None = None
-    noise_uncond: Float32[np.ndarray, "1 channels height width"] | None = None
-    predicted_x0: Float32[np.ndarray, "1 channels height width"] | None = None
+    latents: Latents | None = None
+    noise: Latents | None = None
+    noise_text: Latents | None = None
+    noise_uncond: Latents | None = None
+    predicted_x0: Latents | None = None
     attention: Mapping[str, Float32[np.ndarray, "read _ _"]] | None = None
     attention_heads: Mapping[str, Float32[np.ndarray, "_ read _ _"]] | None = None
     preview: UInt8[np.ndarray, "_ _ 3"] | None = None
 
-    @property
-    def x0(self) -> Float32[np.ndarray, "1 channels height width"] | None:
-        """`predicted_x0` by the short name that `collect` knows it by."""
-        return self.predicted_x0
 
-
-def over_text(maps: Float32[np.ndarray, "places height width"]) -> Float32[np.ndarray, "places height width"]:
+def over_text(maps: Maps) -> Maps:
     """Probabilities renormalised: what each place has of what the words and the end token were read, together one everywhere.
 
     The start token (first) and the padding (last) get 0. They take most of the mass and say little of the prompt.
@@ -124,7 +128,7 @@ def heat_map(
     attention: Iterable[Mapping[str, np.ndarray]], places: tuple[int, ...], height: int, width: int,
     weights: Mapping[str, float] | None = None, view: Callable[[np.ndarray], np.ndarray] = over_text,
     resample: Image.Resampling = Image.Resampling.BILINEAR,
-) -> Float32[np.ndarray, "height width"]:  # fmt: skip
+) -> Map:  # fmt: skip
     """Where some places of the prompt were read: the weighted mean over steps, layers and places, stretched to 0..1.
 
     `attention` holds a step's maps by layer, each (places, h, w) with the padding's sum last; every map is seen through `view`

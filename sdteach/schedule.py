@@ -1,7 +1,5 @@
 """Stage 4: how much noise at which time (Ho et al., 2020; Nichol & Dhariwal, 2021)."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
@@ -13,7 +11,6 @@ from .records import Record
 from .vae import image_to_latents, latents_to_image, to_pixels, to_signed
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class NoiseSchedule(Record):
     """The forward process by timestep: x_t = sqrt(alphas_cumprod) x_0 + sqrt(1 - alphas_cumprod) noise.
 
@@ -40,11 +37,18 @@ def add_noise(model: StableDiffusion, latents: Tensor, noise: Tensor, timestep: 
     """
     if latents.shape != noise.shape:
         raise ValueError(f"expected noise of the latents' shape {tuple(latents.shape)}, got {tuple(noise.shape)}")
+    signal, spread = signal_and_spread(model, latents, timestep)
+    return signal * latents + spread * noise.to(latents)
+
+
+def signal_and_spread(
+    model: StableDiffusion, latents: Tensor, timestep: int | float | Tensor
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """What clean latents and noise are multiplied by in x_t: sqrt(alphas_cumprod), sqrt(1 - alphas_cumprod), as the latents lie."""
     alpha_prod_t = alpha_cumprod_at(model.scheduler, timestep).to(latents)
-    return alpha_prod_t**0.5 * latents + (1 - alpha_prod_t) ** 0.5 * noise.to(latents)
+    return alpha_prod_t**0.5, (1 - alpha_prod_t) ** 0.5
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class Noised(Record):
     """A picture at one time of the forward process: with noise in its pixels, in its latents, and those latents decoded."""
 

@@ -17,7 +17,7 @@ from torch.nn.functional import adaptive_max_pool2d
 
 from .loading.memory import advised
 from .model import StableDiffusion
-from .pictures import back_projected, box_mask, checked_layout
+from .pictures import back_projected, box_mask, check_shrinks, checked_layout
 from .unet import Conditioning, Latents, Timestep, UNetStep, condition, output_and_attention, with_predicted_x0
 from .vae import image_to_latents, latents_to_images
 
@@ -32,7 +32,7 @@ def latent_shape(model: StableDiffusion, height: int, width: int) -> tuple[int, 
 class TextToImage:
     """From noise to a picture: that of the seeds, or `noise` of that shape."""
 
-    strength, own_size = None, (None, None)
+    strength = own_size = None
 
     def __init__(self, noise=None):
         self.noise = noise
@@ -152,12 +152,10 @@ class Enlarge(FromPicture):
 
     def __init__(self, noise, small, strength):
         super().__init__(noise, small, strength)
-        self.small, self.own_size = self.image, TextToImage.own_size
+        self.small, self.own_size = self.image, None
 
     def check(self, model, steps, height, width):
-        if width % self.small.width or width * self.small.height != height * self.small.width:
-            raise ValueError(f"expected a small picture that goes a whole number of times into {width} x {height}, got "
-                             f"{self.small.width} x {self.small.height}; give height and width")  # fmt: skip
+        check_shrinks(width, height, self.small)
         self.image = self.small.resize((width, height), Image.Resampling.BICUBIC)
         super().check(model, steps, height, width)
 

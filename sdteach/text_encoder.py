@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -18,7 +18,6 @@ from .records import Record, Tokens
 from .tokenizer import tokenize
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class TextFeatures(Record):
     """`last_hidden_state` is what the UNet reads; `layers` are the token embeddings and each layer's output, before
     the final layer norm; `pooled` is the end token's vector; `projected` lies in the space CLIP shares with pictures,
@@ -41,7 +40,6 @@ def encode_text(model: StableDiffusion, tokens: Tokens | str) -> TextFeatures:
 
 
 @advised("the text tower")
-@torch.no_grad()
 def encode_texts(model: StableDiffusion, tokens: Sequence[Tokens]) -> list[TextFeatures]:
     """`encode_text` for several, all at once."""
     first = last = _tower(model, model.text_encoder, [text.ids for text in tokens], _mask(model, tokens))
@@ -72,7 +70,6 @@ def _mask(model, tokens):
 
 
 @advised("the image tower")
-@torch.no_grad()
 def image_features(model: StableDiffusion, picture: Image.Image) -> Float[Tensor, " shared"] | None:
     """The picture's vector in the space CLIP shares with texts; None where the checkpoint has no image tower."""
     if model.image_encoder is None or model.feature_extractor is None:
@@ -99,7 +96,6 @@ def __getattr__(name):
     return moved
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class WordCosines(Record):
     """The cosine of every word of one text with every word of another, in every layer (see `TextFeatures.layers`)."""
 

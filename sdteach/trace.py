@@ -9,7 +9,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from types import NoneType
 from typing import get_args, get_origin
@@ -22,14 +22,14 @@ from safetensors.numpy import load, save
 
 from .files import write_whole
 from .pictures import LARGEST, checked_layout
-from .records import Record, StepRecord, Tokens, heat_map
+from .records import Latents, Record, StepRecord, Tokens, heat_map
 
 VERSION = 5
 SMALLEST = 8  # pixels of an edge: no VAE makes fewer of a latent
 _UNSIGNED = "0" * 64
+Picture = UInt8[np.ndarray, "picture_height picture_width 3"]
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class Trace(Record):
     """One run, from the prompt to the picture. `height` and `width` are the picture's, in pixels.
 
@@ -51,10 +51,10 @@ class Trace(Record):
     complete: bool
     tokens: Tokens
     text: Float32[np.ndarray, "places features"]
-    final_latents: Float32[np.ndarray, "1 channels height width"]
-    pixels: UInt8[np.ndarray, "picture_height picture_width 3"]
+    final_latents: Latents
+    pixels: Picture
     steps: tuple[StepRecord, ...]
-    start: UInt8[np.ndarray, "picture_height picture_width 3"] | None = None
+    start: Picture | None = None
     mask: Bool[np.ndarray, "picture_height picture_width"] | None = None
     small: UInt8[np.ndarray, "_ _ 3"] | None = None
     strength: float | None = None
@@ -90,12 +90,11 @@ class Trace(Record):
 
     def _attention(self, steps, layers, head):
         """What was read at the steps that are asked for, by layer."""
-        known, every = self.layers, len(self.steps)
+        known, every, kept = self.layers, len(self.steps), "attention" if head is None else "attention_heads"
         if layers is not None and (set(layers) - set(known) or not any(layers.values()) or not np.isfinite([*layers.values()]).all()):
             raise ValueError(f"expected layers out of {list(known)}, with finite weights that are not all 0, got {layers}")
         if not known or (head is not None and self.steps[0].attention_heads is None):
-            wanted = "attention" if head is None else "attention_heads"
-            raise ValueError(f"expected a trace with {wanted} of its steps, got one without; run generate(..., collect=('{wanted}',))")
+            raise ValueError(f"expected a trace with {kept} of its steps, got one without; run generate(..., collect=('{kept}',))")
         steps = range(3 * every // 4, every) if steps is None else steps
         if not len(steps) or not all(0 <= step < every for step in steps):
             raise ValueError(f"expected steps from 0 to {every - 1}, at least one, got {steps!r}")

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 
@@ -15,7 +15,7 @@ from .attention import KeysValues, attached, keys_values, reading
 from .loading.memory import advised
 from .model import StableDiffusion
 from .records import Record
-from .schedule import alpha_cumprod_at
+from .schedule import signal_and_spread
 from .text_encoder import TextFeatures
 from .vectors import main_directions
 
@@ -23,7 +23,6 @@ Latents = Float[Tensor, "rows channels height width"]
 Timestep = int | float | Tensor
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class UNetStep(Record):
     """What one look at x_t says. `noise` is the guided prediction; `noise_uncond` is None where guidance is off.
 
@@ -46,8 +45,7 @@ class UNetStep(Record):
         return {name: heads.movedim(1, -1).mean(0).movedim(-1, 0) for name, heads in self.attention_heads.items()}
 
 
-@dataclass(frozen=True, eq=False)
-class Conditioning:
+class Conditioning(Record):
     """The text as the UNet reads it: a row for each prompt, and before them, if guided, as many for the negative prompt.
 
     `prompts` counts the rows with a prompt. `projected` are the texts' vectors that an XL checkpoint's UNet takes besides;
@@ -67,7 +65,6 @@ class Conditioning:
 
 
 @advised("the text's keys and values")
-@torch.no_grad()
 def condition(
     model: StableDiffusion, texts: Sequence[TextFeatures], negatives: Sequence[TextFeatures] | None, guidance_scale: float
 ) -> Conditioning:
@@ -106,11 +103,7 @@ def unet_step(
 
 
 @advised("the UNet")
-@torch.no_grad()
-def predict(
-    model: StableDiffusion, latents: Latents, timestep: Timestep,
-    conditioning: Conditioning, watch: bool = True,
-) -> UNetStep:  # fmt: skip
+def predict(model: StableDiffusion, latents: Latents, timestep: Timestep, conditioning: Conditioning, watch: bool = True) -> UNetStep:
     """`unet_step` for texts that are prepared already, as the loop prepares them once for all steps.
 
     Without `watch` the step has no attention, and none is computed. Of a batch it must not be watched.
@@ -119,22 +112,18 @@ def predict(
     output, attention = output_and_attention(model, rows, timestep, conditioning, watch)
     uncond, text = output.chunk(2) if conditioning.guided else (None, output)
     guided = uncond + conditioning.guidance_scale * (text - uncond) if conditioning.guided else text
-    alpha_prod_t, velocity = alpha_cumprod_at(model.scheduler, timestep).to(latents), _velocity(model)
-    signal, spread = alpha_prod_t**0.5, (1 - alpha_prod_t) ** 0.5
-
-    def noise_in(output):
-        return signal * output + spread * latents if velocity else output
-
-    # A velocity tells the clean latents even where there is nothing but noise, and no signal to divide by.
-    predicted_x0 = signal * latents - spread * guided if velocity else (latents - spread * guided) / signal
-    return UNetStep(None if uncond is None else noise_in(uncond), noise_in(text), noise_in(guided), predicted_x0, guided,
-                    {name: maps[0] for name, maps in attention.items()})  # fmt: skip
+    signal, spread = signal_and_spread(model, latents, timestep)
+    if _velocity(model):  # which tells the clean latents even where there is nothing but noise, and no signal to divide by
+        predicted_x0 = signal * latents - spread * guided
+        noises = (None if output is None else signal * output + spread * latents for output in (uncond, text, guided))
+    else:
+        predicted_x0, noises = (latents - spread * guided) / signal, (uncond, text, guided)
+    return UNetStep(*noises, predicted_x0, guided, {name: maps[0] for name, maps in attention.items()})
 
 
 def output_and_attention(
-    model: StableDiffusion, latents: Latents, timestep: Timestep,
-    conditioning: Conditioning, watch: bool = True,
-) -> tuple[Latents, dict[str, Tensor]]:  # fmt: skip
+    model: StableDiffusion, latents: Latents, timestep: Timestep, conditioning: Conditioning, watch: bool = True
+) -> tuple[Latents, dict[str, Tensor]]:
     """The UNet's own answer for a row of latents for each text, and what it read (see `attention.reading`).
 
     An XL checkpoint is also told the text in one vector, and the sizes of the picture: as if it had been this large before it was
@@ -151,14 +140,11 @@ def output_and_attention(
     return output, attention
 
 
-def with_predicted_x0(
-    model: StableDiffusion, step: UNetStep, latents: Latents, timestep: Timestep,
-    x0: Latents,
-) -> UNetStep:  # fmt: skip
+def with_predicted_x0(model: StableDiffusion, step: UNetStep, latents: Latents, timestep: Timestep, x0: Latents) -> UNetStep:
     """The step as if it had predicted `x0`: its noise, and its output in the checkpoint's own terms, follow from that."""
-    alpha_prod_t = alpha_cumprod_at(model.scheduler, timestep).to(latents)
-    noise = (latents - alpha_prod_t**0.5 * x0) / (1 - alpha_prod_t) ** 0.5
-    output = alpha_prod_t**0.5 * noise - (1 - alpha_prod_t) ** 0.5 * x0 if _velocity(model) else noise
+    signal, spread = signal_and_spread(model, latents, timestep)
+    noise = (latents - signal * x0) / spread
+    output = signal * noise - spread * x0 if _velocity(model) else noise
     return replace(step, noise=noise, predicted_x0=x0, model_output=output)
 
 
@@ -166,7 +152,7 @@ def _velocity(model):
     """Whether the checkpoint predicts v = sqrt(alphas_cumprod) noise - sqrt(1 - alphas_cumprod) x_0 (Salimans & Ho, 2022)."""
     kind = model.scheduler.config.prediction_type
     if kind not in ("epsilon", "v_prediction"):
-        raise ValueError(f"expected a checkpoint that predicts epsilon or v_prediction, got {kind!r}")
+        raise ValueError(f"expected a checkpoint that predicts epsilon or v_prediction, got {kind!r}; load it again")
     return kind == "v_prediction"
 
 
@@ -181,7 +167,6 @@ def _guidance_embedding(model, guidance_scale, rows):
     return StableDiffusionPipeline.get_guidance_scale_embedding(None, scale, embedding_dim=size).to(model.device, model.dtype)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class GuidancePlane(Record):
     """The plane through three predictions of the noise: without the text (the origin), with it, and the noise that is true.
 

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -16,18 +15,19 @@ from .loading.memory import advised, in_float32, range_advice, tiled_if_needed
 from .model import StableDiffusion
 from .records import Record
 
+Latents = Float[Tensor, "1 channels height width"]
+Given = Float[Tensor | np.ndarray, "1 channels height width"]
 
-@dataclass(frozen=True, eq=False, repr=False)
+
 class LatentDistribution(Record):
     """A picture's normal distribution over latents and one sample of it, all scaled for the UNet (variance near 1)."""
 
-    mean: Float[Tensor, "1 channels height width"]
-    std: Float[Tensor, "1 channels height width"]
-    latents: Float[Tensor, "1 channels height width"]
+    mean: Latents
+    std: Latents
+    latents: Latents
 
 
 @advised("the VAE's encoder")
-@torch.no_grad()
 def image_to_latents(model: StableDiffusion, picture: Image.Image, seed: int | torch.Generator = 0) -> LatentDistribution:
     """Encode `picture`; `seed` fixes the sample, or is what it is drawn with. Height and width must be multiples of 8, else ValueError."""
     factor = model.vae_scale_factor
@@ -43,14 +43,13 @@ def image_to_latents(model: StableDiffusion, picture: Image.Image, seed: int | t
     return LatentDistribution(*(value.to(model.dtype) * model.vae.config.scaling_factor for value in values))
 
 
-def latents_to_image(model: StableDiffusion, latents: Float[Tensor | np.ndarray, "1 channels height width"]) -> Image.Image:
+def latents_to_image(model: StableDiffusion, latents: Given) -> Image.Image:
     """Decode latents that are scaled for the UNet. Raises ValueError for any other shape than (1, channels, h, w)."""
     _check_one(model, latents)
     return latents_to_images(model, latents)[0]
 
 
 @advised("the VAE's decoder")
-@torch.no_grad()
 def latents_to_images(model: StableDiffusion, latents: Float[Tensor | np.ndarray, "rows channels height width"]) -> list[Image.Image]:
     """Decode a batch of latents, all at once.
 
@@ -97,7 +96,7 @@ def to_pixels(signed: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
 _COLOURS = WeakKeyDictionary()  # of each VAE what `preview` has fitted; a VAE that is let go of takes it along
 
 
-def preview(model: StableDiffusion, latents: Float[Tensor | np.ndarray, "1 channels height width"]) -> UInt8[np.ndarray, "height width 3"]:
+def preview(model: StableDiffusion, latents: Given) -> UInt8[np.ndarray, "height width 3"]:
     """About the picture that latents decode to, at an eighth of its size, in a thousandth of the time: for a live view of every step.
 
     Red, green and blue are each a weighted sum of the channels and a constant. The weights are least squares on one picture that the

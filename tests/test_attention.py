@@ -226,6 +226,22 @@ def test_the_processors_that_were_there_come_back(random_folders, processor):
     assert model.unet.attn_processors == before
 
 
+def test_where_the_picture_reads_itself_a_processor_of_ones_own_is_left_to_it(random_folders):
+    class Counted(AttnProcessor2_0):
+        calls = []  # noqa: RUF012
+
+        def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None):
+            self.calls.append(attn)
+            return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+
+    model = sdteach.load_model(random_folders["epsilon"], device="cpu")
+    expected = step_of(model)
+    model.unet.set_attn_processor(Counted())
+    found = step_of(model)
+    assert {*Counted.calls} == {layer for name, layer in model.unet.named_modules() if name.endswith("attn1")}
+    assert torch.equal(found.noise, expected.noise)
+
+
 def test_they_come_back_after_an_error_too(random_model):
     before = dict(random_model.unet.attn_processors)
     text = sdteach.encode_text(random_model, "a boat").last_hidden_state[None]

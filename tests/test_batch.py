@@ -84,7 +84,9 @@ def test_stopped_it_leaves_whole_pictures_and_goes_on(random_model, painted, tmp
     {"image": Image.new("RGB", (104, 72)), "mask": np.eye(72, 104, dtype=bool)}, {"small": Image.new("RGB", (26, 18))},
 ])  # fmt: skip
 def test_all_that_makes_a_picture_is_in_its_name(random_model, tmp_path, changed):
-    names = [batch._files(random_model, ORDERS, tmp_path, settings) for settings in (SETTINGS, SETTINGS | changed, SETTINGS | changed)]
+    names = [
+        batch.picture_files(random_model, ORDERS, tmp_path, settings) for settings in (SETTINGS, SETTINGS | changed, SETTINGS | changed)
+    ]
     assert names[1] == names[2]
     assert not {*names[0]} & {*names[1]}
 
@@ -93,14 +95,14 @@ def test_so_are_the_weights_and_the_usual_size_is_no_other(random_model, tmp_pat
     other = sdteach.load_model(random_folder(tmp_path / "other"), device="cpu")
     with torch.no_grad():
         next(other.unet.parameters())[0] += 1
-    files = [batch._files(model, ORDERS[:1], tmp_path, {"steps": 2}) for model in (random_model, other)]
+    files = [batch.picture_files(model, ORDERS[:1], tmp_path, {"steps": 2}) for model in (random_model, other)]
     assert files[0] != files[1]
-    assert files[0] == batch._files(random_model, ORDERS[:1], tmp_path, {"steps": 2, "height": 72, "width": 72})
+    assert files[0] == batch.picture_files(random_model, ORDERS[:1], tmp_path, {"steps": 2, "height": 72, "width": 72})
 
 
 @pytest.mark.parametrize("usual", [{"guidance_scale": 7.5}, {"negative_prompt": "", "strength": None, "image": None}])
 def test_what_is_usual_may_be_said_or_not(random_model, tmp_path, usual):
-    said, unsaid = (batch._files(random_model, ORDERS, tmp_path, settings) for settings in (SETTINGS | usual, SETTINGS))
+    said, unsaid = (batch.picture_files(random_model, ORDERS, tmp_path, settings) for settings in (SETTINGS | usual, SETTINGS))
     assert said == unsaid
 
 
@@ -110,7 +112,7 @@ def test_names_are_the_same_in_every_process(random_model, tmp_path):
     for left_out in (["prediction_type", "timestep_spacing"], ["timestep_spacing", "prediction_type"]):
         scheduler = PNDMScheduler.from_config(random_model.scheduler.config)
         scheduler.register_to_config(_use_default_values=left_out)
-        names.append(batch._files(replace(random_model, scheduler=scheduler), ORDERS, tmp_path, SETTINGS))
+        names.append(batch.picture_files(replace(random_model, scheduler=scheduler), ORDERS, tmp_path, SETTINGS))
     assert names[0] == names[1]
 
 

@@ -1,7 +1,6 @@
 """What a known checkpoint is made of, told by its configs alone: no weights, no download."""
 
 import json
-from dataclasses import dataclass
 
 import diffusers
 import torch
@@ -13,7 +12,6 @@ from ..files import data_folder
 from ..records import Record
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class Sizes(Record):
     """`latents` are channels, height and width of the usual picture; `text_width` what the UNet reads at each place; `towers` the width
     and the depth of each text tower, `padding` what each tokenizer fills up with; `places` the number of cross-attention layers;

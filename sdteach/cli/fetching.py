@@ -45,7 +45,7 @@ def prefetch(
     ids = names.hub_ids(name)
     if not ids:
         raise ValueError(f"expected one of {', '.join(names.KNOWN)} or a hub id like 'owner/name', got {name!r}")
-    folder = hub.fetch_to(ids, to) if to else hub.fetched(ids)
+    folder = hub.fetched(ids, to)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     tell(folder, f"{size / 1e9:.2f} GB")
     said.print(f"Now, without a network:  SDTEACH_MODEL={folder} sdteach lab", style="dim", soft_wrap=True)

@@ -13,20 +13,26 @@ PARTS = ("scheduler", "tokenizer", "tokenizer_2", "text_encoder", "text_encoder_
          "image_encoder")  # fmt: skip
 
 
-def fetched(hub_ids: Sequence[str]) -> Path:
-    """The folder of the first checkpoint that is in the cache, else of the first that can be fetched into it.
+def fetched(hub_ids: Sequence[str], folder: Path | None = None) -> Path:
+    """The folder of the first checkpoint that is in the cache, else of the first that can be fetched into it; or, to be copied, into
+    `folder`, where what is there already is kept, so that an interrupted fetch goes on.
 
-    Without a network a cached one is found all the same. Raises ValueError that says of each id why it could not be had.
+    Without a network a cached one is found all the same. Which id it is, its list of files decides: a fetch that breaks off later goes
+    on with the same one, never with another's files. Raises ValueError that says of each id why it could not be had.
     """
-    if there := next(filter(None, map(cached, hub_ids)), None):
+    if folder is None and (there := next(filter(None, map(cached, hub_ids)), None)):
         return there
-    return _first_of(hub_ids, None)
-
-
-def fetch_to(hub_ids: Sequence[str], folder: Path) -> Path:
-    """Fetch the first checkpoint that can be had into `folder`, to be copied; what is there already is kept, so that an interrupted
-    fetch goes on. Raises ValueError that says of each id why it could not be had."""
-    return _first_of(hub_ids, folder)
+    refusals = {}
+    for hub_id in hub_ids:
+        try:
+            files = _listed(hub_id)
+        except ValueError as error:
+            refusals.setdefault(str(error), []).append(hub_id)
+            continue
+        for reason, refused in refusals.items():
+            warnings.warn(f"{refused[0]}: {reason}. Took {hub_id} in its place", stacklevel=3)
+        return _download(hub_id, files, folder)
+    raise ValueError("; ".join(f"{' and '.join(refused)}: {reason}" for reason, refused in refusals.items()))
 
 
 def cached(hub_id: str) -> Path | None:
@@ -59,21 +65,6 @@ def wanted(sizes: Mapping[str, int]) -> dict[str, int]:
         return (name in inside and path.suffix in (".json", ".txt")) or name == "model_index.json" or name.startswith("LICENSE")
 
     return {name: size for name, size in sizes.items() if needed(name)}
-
-
-def _first_of(hub_ids, folder):
-    """Which id it is, its list of files decides: a fetch that breaks off later goes on with the same one, never with another's files."""
-    refusals = {}
-    for hub_id in hub_ids:
-        try:
-            files = _listed(hub_id)
-        except ValueError as error:
-            refusals.setdefault(str(error), []).append(hub_id)
-            continue
-        for reason, refused in refusals.items():
-            warnings.warn(f"{refused[0]}: {reason}. Took {hub_id} in its place", stacklevel=4)
-        return _download(hub_id, files, folder)
-    raise ValueError("; ".join(f"{' and '.join(refused)}: {reason}" for reason, refused in refusals.items()))
 
 
 def _listed(hub_id):

@@ -20,12 +20,14 @@ ADVICE = ("make a smaller picture, or fewer at once, or collect less of the run;
 
 @contextmanager
 def advised(stage: str) -> Iterator[None]:
-    """An error for want of memory goes on from here with a note: at which stage it ran out, and what helps.
+    """A stage at work, without gradients; an error for want of memory goes on from here with a note: at which stage it ran out, and
+    what helps.
 
     The error's traceback, which a notebook keeps until the next one, lets go of the stage's tensors, so that the next try has their room.
     """
     try:
-        yield
+        with torch.no_grad():
+            yield
     except RuntimeError as error:
         if should_reduce_batch_size(error) and not getattr(error, "__notes__", None):
             error.add_note(f"Memory ran out in {stage}: {ADVICE}.")
