@@ -16,6 +16,7 @@ DESCRIPTIONS = {
     "feature_extractor": ("preprocessor_config.json",), "": ("config.json",),
 }  # fmt: skip
 NUMBERS, LAYERS = 2**17, 128  # no number in a configuration is larger, and no network deeper
+TEXT = 2**25  # bytes, of a file that is read as a whole; a tokenizer has four million
 WEIGHTS = "[!.]*.safetensors"  # a Mac leaves a ._ file beside each that it copies
 PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
 WHY_NO_PICKLE = ("a pickle can run any program on the machine that opens it. Get the checkpoint as .safetensors, which most publishers "
@@ -54,6 +55,9 @@ def checked_index(folder: Path) -> dict:
     Raises ValueError, naming the file and the remedy, for a class that is not read here, a file that is missing, cut short or not
     JSON, numbers out of all measure, and weights that there are only as a pickle.
     """
+    for file in (*folder.glob("*.*"), *folder.glob("*/*.*")):
+        if file.suffix in (".json", ".txt") and file.stat().st_size > TEXT:
+            raise ValueError(f"expected at most {TEXT:,} bytes in {file}, got {file.stat().st_size:,}; fetch or copy the file again")
     index = _json(folder / "model_index.json", "a diffusers folder")
     kind = index.get("_class_name")
     # Pipelines from a picture have the same parts, consistency models those of a Stable Diffusion.
