@@ -33,6 +33,7 @@ def read_folder(folder: Path, dtype):
     kind = diffusers.StableDiffusionXLPipeline if "XL" in index["_class_name"] else diffusers.StableDiffusionPipeline
     weights = {part: [path.name for path in (folder / part).glob(WEIGHTS)] for part in parts}
     halves = [names for names in weights.values() if any(".fp16" in name for name in names)]
+    _check_sizes(folder, parts, weights)
     only_halves = any(all(".fp16" in name for name in names) for names in halves)
     variant = "fp16" if only_halves or (halves and dtype != torch.float32) else None
     # Without these diffusers warns of what the folder says it does not have.
@@ -77,6 +78,20 @@ def checked_index(folder: Path) -> dict:
         if file.name == "config.json":
             _check_weights(folder / part)
     return index
+
+
+def _check_sizes(folder, parts, weights):
+    """Raise ValueError for a network that is larger than its weights: transformers would make up what is missing, however large."""
+    import torch
+    import transformers
+
+    for part in (part for part, (library, _) in parts.items() if library == "transformers" and weights[part]):
+        kind = getattr(transformers, parts[part][1])
+        with torch.device("meta"):
+            told = sum(weight.numel() for weight in kind(kind.config_class.from_pretrained(folder / part)).parameters())
+        if told > (there := sum((folder / part / name).stat().st_size for name in weights[part])):
+            raise ValueError(f"expected {told:,} weights in {folder / part}, as config.json tells, got {there:,} bytes; fetch or copy it "
+                             "again")  # fmt: skip
 
 
 def made_for(kind: str | int | None) -> str:

@@ -1,6 +1,7 @@
 """Folders: what is missing, cut short, misshapen or pickled is named with the remedy, and the variants that publishers use are read."""
 
 import json
+import os
 import re
 import shutil
 
@@ -45,6 +46,24 @@ def test_a_missing_file_is_named(folder, name):
 def test_what_is_not_json_is_named(folder, name, text):
     (folder / name).write_text(text)
     assert f"in {folder / name}" in refused(folder)
+
+
+@pytest.mark.parametrize("name", ["model_index.json", "vocabulary.txt", "unet/config.json", "tokenizer/tokenizer.json"])
+def test_a_text_larger_than_any_is_named_unread(folder, name):
+    (folder / name).touch()
+    os.truncate(folder / name, 2**33)
+    assert f"expected at most 33,554,432 bytes in {folder / name}, got 8,589,934,592" in refused(folder)
+
+
+@pytest.mark.parametrize(("number", "told"), [
+    ({"intermediate_size": 100_000}, r"expected 15,[\d,]+ weights in .*text_encoder, as config\.json tells, got 4,[\d,]+ bytes"),
+    ({"num_hidden_layers": 0}, "configurations and weights that fit each other"),
+])  # fmt: skip
+def test_a_tower_that_is_too_large_for_its_weights_or_has_no_layers_is_refused(folder, number, told):
+    """The large one before it takes memory."""
+    config = folder / "text_encoder" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | number))
+    assert re.search(told, refused(folder))
 
 
 @pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.999])
