@@ -68,7 +68,7 @@ def test_generate_and_evaluate_leave_whole_files_or_none(tmp_path):
             )
     for name, process in working.items():
         begun = {"many": lambda: [*tmp_path.glob("many/*.png")], "one": lambda: "/900" in (tmp_path / "one.log").read_text(),
-                 "measured": lambda: "judging scenes" in (tmp_path / "measured.log").read_text()}[name]  # fmt: skip
+                 "measured": lambda: "through the VAE" in (tmp_path / "measured.log").read_text()}[name]  # fmt: skip
         while not begun():
             assert process.poll() is None, (tmp_path / f"{name}.log").read_text()
             time.sleep(0.02)
