@@ -111,8 +111,8 @@ def check_tensors(file: Path) -> None:
         with safe_open(file, "pt"):
             pass
     except SafetensorError as error:
-        raise ValueError(f"expected a whole safetensors file, got {file} of {file.stat().st_size:,} bytes, which is cut short or damaged "
-                         f"({error}); fetch or copy it again") from error  # fmt: skip
+        raise ValueError(f"expected a whole safetensors file, got {file} of {file.stat().st_size:,} bytes, which is cut short, too long or "
+                         f"damaged ({error}); fetch or copy it again") from error  # fmt: skip
 
 
 def _parts(index):

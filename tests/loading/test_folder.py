@@ -66,12 +66,12 @@ def test_a_tower_that_is_too_large_for_its_weights_or_has_no_layers_is_refused(f
     assert re.search(told, refused(folder))
 
 
-@pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.999])
-def test_weights_that_are_cut_short_are_named(folder, share):
+@pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.999, 1.001])
+def test_weights_that_are_cut_short_or_too_long_are_named(folder, share):
     whole = (folder / UNET).read_bytes()
-    (folder / UNET).write_bytes(whole[: int(share * len(whole))])
+    (folder / UNET).write_bytes((whole + whole)[: int(share * len(whole))])
     told = refused(folder)
-    assert f"got {folder / UNET} of {int(share * len(whole)):,} bytes, which is cut short or damaged" in told
+    assert f"got {folder / UNET} of {int(share * len(whole)):,} bytes, which is cut short, too long or damaged" in told
 
 
 def test_what_git_lfs_left_is_named(folder):
