@@ -188,7 +188,7 @@ def _check_runs(model):
         seen = model.feature_extractor and model.feature_extractor(Image.new("RGB", (edge, edge)), return_tensors="pt").pixel_values
     with torch.no_grad(), torch.device("meta"):
         for tower in towers:
-            run(tower, torch.zeros(1, PLACES, dtype=torch.long))
+            torch.stack(run(tower, torch.zeros(1, PLACES, dtype=torch.long), output_hidden_states=True).hidden_states)
         if model.image_encoder is not None and seen is not None:
             run(model.image_encoder, seen.to("meta", model.dtype))
         texts = torch.empty(1, PLACES, sum(tower.config.hidden_size for tower in towers), dtype=model.dtype)

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 LARGEST = 4096  # pixels of an edge
 MOST = 2**26  # pixels of a picture that is read, four bytes each
+LONGEST = 2**20  # bytes of a layout
 Box = tuple[float, float, float, float]
 
 
@@ -94,8 +95,12 @@ def open_mask(path: str | PathLike, picture: Image.Image, height: int, width: in
 
 def open_layout(path: str | PathLike) -> dict[str, Box]:
     """A layout from a JSON file such as {"car": [0.1, 0.5, 0.5, 0.9]}; see `checked_layout`. Raises ValueError for anything else."""
+    with open(path, "rb") as file:
+        text = file.read(LONGEST + 1)
+    if len(text) > LONGEST:
+        raise ValueError(f"expected words and boxes in at most {LONGEST:,} bytes, got {path}, which has more")
     try:
-        pairs = json.loads(Path(path).read_text("utf-8-sig"), object_pairs_hook=list)
+        pairs = json.loads(text.decode("utf-8-sig"), object_pairs_hook=list)
     except (ValueError, RecursionError) as error:
         raise ValueError(f'expected JSON such as {{"car": [0.1, 0.5, 0.5, 0.9]}}, got {path}: {error}') from error
     if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):

@@ -9,6 +9,8 @@ import regex
 from .model import StableDiffusion
 from .records import Tokens
 
+LONGEST = 100_000
+
 
 def tokenize(model: StableDiffusion, prompt: str) -> Tokens:
     """Cut `prompt` into the pieces of the model's vocabulary, always `model_max_length` (77) places long.
@@ -18,10 +20,12 @@ def tokenize(model: StableDiffusion, prompt: str) -> Tokens:
     array([49406,   320,   736,  1615, 49407])
 
     Warns, quoting them, of words that do not fit and of words that a small checkpoint never read.
-    Raises ValueError unless `prompt` is a str.
+    Raises ValueError unless `prompt` is a str, of at most 100,000 characters: more takes seconds, and few of them are read.
     """
     if not isinstance(prompt, str):
         raise ValueError(f"expected the prompt as a str, got {type(prompt).__name__}")
+    if len(prompt) > LONGEST:
+        raise ValueError(f"expected a prompt of at most {LONGEST:,} characters, got {len(prompt):,}; its first 77 tokens are what is read")
     text = prompt.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate is no character
     ids, read, spans = _encoded(model.tokenizer, text)
     fitting = spans[: len(ids) - 2]

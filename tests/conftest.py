@@ -3,15 +3,20 @@
 import hashlib
 import json
 import os
+import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 
 import jaxtyping
 import numpy as np
+import psutil
 import pytest
 import torch
 from diffusers import (
@@ -267,6 +272,41 @@ def unguarded():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """The address of `sdteach demo`, with its token, and its process, where to reach for the network is an error."""
+    folder = tmp_path_factory.mktemp("demo")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "XDG", "SDTEACH"))}
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "offline")])
+    command = [sys.executable, "-m", "sdteach", "demo", "--no-browser", "--port", str(port)]
+    log = folder / "log"
+    with log.open("w") as out:
+        server = subprocess.Popen(
+            command, cwd=folder, env=kept | {"HOME": str(folder), "PYTHONPATH": paths, "JUPYTER_TOKEN": "known to others"},
+            stdout=out, stderr=out, start_new_session=True,
+        )  # fmt: skip
+    try:
+        while not (told := re.search(r"http://localhost(:\d+/\?token=\w+)", log.read_text())):
+            assert server.poll() is None, log.read_text()
+            time.sleep(0.2)
+        yield f"http://127.0.0.1{told[1]}", psutil.Process(server.pid)
+        assert "network access attempted" not in log.read_text()
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+
+
+def kernels_of(server):
+    found = set()
+    for child in server.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            found |= {child.pid} if "ipykernel_launcher" in child.cmdline() else set()
+    return found
 
 
 @pytest.fixture(scope="module")

@@ -2,20 +2,14 @@
 
 import asyncio
 import base64
-import os
 import re
-import signal
-import socket
 import subprocess
-import sys
-import time
 import warnings
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlparse
 
 import numpy as np
-import psutil
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
@@ -31,7 +25,7 @@ from sdteach.trace import Trace
 from sdteach.vae import preview
 from sdteach.widgets import Demo
 
-from conftest import ROOT
+from conftest import ROOT, kernels_of
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> car"
 NOTEBOOK = ROOT / "lessons" / "demo.ipynb"
@@ -194,43 +188,13 @@ def test_without_voila_or_with_a_model_that_is_not_there_the_command_says_what_t
     assert calls == []
     assert CliRunner().invoke(app, ["demo", "--port", "9000", "--no-browser"]).exit_code == 0
     command, environment = calls.pop()
-    assert command[1:4] == ["-m", "voila", str(NOTEBOOK)]
+    assert command[1:4] == ["-m", "sdteach.classroom.projector", str(NOTEBOOK)]
     assert {"--port=9000", "--no-browser"} <= {*command}
     assert str(teaching.JUPYTER) in environment["JUPYTER_PATH"]
     monkeypatch.setattr(teaching, "find_spec", lambda name: None)
     made = CliRunner().invoke(app, ["demo"])
     assert "pip install 'sdteach[classroom]'" in str(made.exception)
     assert calls == []
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    """The address of `sdteach demo` and its process, where to reach for the network is an error."""
-    folder = tmp_path_factory.mktemp("demo")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "XDG", "SDTEACH"))}
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "offline")])
-    command = [sys.executable, "-m", "sdteach", "demo", "--no-browser", "--port", str(port)]
-    log = folder / "log"
-    with log.open("w") as out:
-        server = subprocess.Popen(
-            command, cwd=folder, env=kept | {"HOME": str(folder), "PYTHONPATH": paths}, stdout=out, stderr=out, start_new_session=True
-        )
-    try:
-        for _ in range(200):
-            assert server.poll() is None, log.read_text()
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}", psutil.Process(server.pid)
-        assert "network access attempted" not in log.read_text()
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(30)
 
 
 @pytest.fixture
@@ -292,13 +256,9 @@ def test_two_runs_fit_on_a_small_projector_for_everyone_and_a_page_that_is_left_
     steps.fill("0")
     prompt.press("Enter")
     expect(opened.get_by_role("alert")).to_contain_text("expected steps")
-    before = kernels(served[1])
+    before = kernels_of(served[1])
     opened.reload()
     expect(opened.get_by_label("prompt")).to_be_visible()
     opened.wait_for_timeout(1000)
-    after = kernels(served[1])
+    after = kernels_of(served[1])
     assert len(before - after) == len(after - before) == 1
-
-
-def kernels(server):
-    return {child.pid for child in server.children(recursive=True) if "ipykernel_launcher" in child.cmdline()}

@@ -5,6 +5,8 @@ import shutil
 import stat
 from concurrent.futures import ThreadPoolExecutor
 
+import diffusers
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -31,9 +33,19 @@ def test_the_parts(model):
     assert not any(m.training for m in (model.text_encoder, model.vae, model.unet))
 
 
-def test_in_half_precision(random_folders):
-    model = sdteach.load_model(random_folders["epsilon"], device="cpu", dtype=torch.bfloat16)
-    assert sdteach.generate(model, "a boat", steps=2).pixels.shape == (72, 72, 3)
+@pytest.mark.parametrize("scheduler", [None, "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_in_half_precision_on_a_cpu_the_picture_is_that_of_diffusers(random_folders, dtype, scheduler):
+    """From the same noise: diffusers draws its own in half precision."""
+    model = sdteach.load_model(random_folders["epsilon"], device="cpu", dtype=dtype)
+    oracle = diffusers.StableDiffusionPipeline.from_pretrained(random_folders["epsilon"], dtype=dtype)
+    if scheduler:
+        oracle.scheduler = getattr(diffusers, scheduler).from_config(oracle.scheduler.config)
+    noise = sdteach.initial_noise(model, 3).to(dtype)
+    expected = oracle("a boat", negative_prompt="red", num_inference_steps=3, latents=noise, output_type="latent").images
+    trace = sdteach.generate(model, "a boat", "red", 3, seed=3, scheduler=scheduler)
+    assert np.array_equal(trace.final_latents, expected.float().numpy())
+    assert trace.heat_map("boat").max() == 1
 
 
 @pytest.mark.parametrize("name", ["no/such/folder", "./nowhere", "nonsense", "/nowhere"])

@@ -1,6 +1,7 @@
 """Pictures, masks and layouts from files, against numpy and what is drawn by hand; damage and nonsense are refused by name."""
 
 import json
+import os
 import re
 import struct
 import zlib
@@ -227,6 +228,16 @@ def test_a_mask_may_be_a_noisy_jpeg_or_have_soft_edges_or_a_hole_or_be_all_white
         assert open_mask(saved(tmp_path / "white.png", Image.new("L", (7, 5), 255)), Image.new("RGB", (70, 50)), 72, 104).all()
 
 
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_a_mask_is_seen_upright_as_its_picture_is(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    upright = UPRIGHT[orientation](BLOCKS)
+    for kind in ("png", "jpg"):
+        path = saved(tmp_path / f"mask.{kind}", BLOCKS.repeat(8, 0).repeat(8, 1), exif=exif)
+        assert np.array_equal(open_mask(path, Image.new("RGB", upright.shape[::-1]), *upright.shape), upright)
+
+
 @pytest.mark.parametrize("soft", [False, True])
 def test_white_that_is_drawn_on_nothing_is_the_mask(tmp_path, soft):
     alpha = np.zeros((101, 67), np.uint8)
@@ -282,6 +293,13 @@ def test_what_is_no_layout_is_refused(tmp_path, text, told):
     with pytest.raises(ValueError, match=f"(?s)(?:{told})") as refused:
         open_layout(written(tmp_path / "a.json", text))
     assert len(str(refused.value)) < 400 + len(str(tmp_path))
+
+
+def test_a_layout_larger_than_any_is_refused_unread(tmp_path):
+    path = written(tmp_path / "a.json", "{}")
+    os.truncate(path, 2**33)
+    with pytest.raises(ValueError, match=r"at most 1,048,576 bytes, got .*a\.json"):
+        open_layout(path)
 
 
 @with_files

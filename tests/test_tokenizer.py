@@ -96,6 +96,13 @@ def test_what_does_not_fit_is_quoted(random_model):
     assert np.array_equal(tokens.ids, ids_of(random_model, prompt))
 
 
+def test_a_prompt_longer_than_anybody_writes_is_refused(random_model):
+    with pytest.warns(UserWarning, match="dropped"):
+        sdteach.tokenize(random_model, "a " * 50_000)
+    with pytest.raises(ValueError, match=r"at most 100,000 characters, got 100,001; its first 77 tokens"):
+        sdteach.tokenize(random_model, "a" * 100_001)
+
+
 def test_a_prompt_that_just_fits_drops_nothing(random_model, recwarn):
     tokens = sdteach.tokenize(random_model, "one " * 75)
     assert tokens.dropped == ""

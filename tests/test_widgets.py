@@ -114,6 +114,7 @@ def test_where_widgets_cannot_run_the_picture_stands_alone():
         assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == made.model_id
         assert bundle["text/html"] == made.picture.value
         assert bundle["text/html"].startswith('<img alt="&lt;')
+        assert len(bundle["text/plain"]) < 200  # a terminal is not filled with the picture's letters
 
 
 def test_what_is_typed_without_a_loop_is_drawn_at_once():

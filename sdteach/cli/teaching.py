@@ -69,15 +69,9 @@ def demo(
         with asides.status("looking for the model"):
             find(named)
     page = sdteach.files.data_folder("lessons") / "demo.ipynb"
-    _serve(["JUPYTER_PATH"], "voila", page, "--template=demo", f"--port={port}",
-           # Of JupyterLab's extensions only the widgets': voila's own JupyterLab is older than what others are built for.
-           "--VoilaConfiguration.extension_allowlist=@jupyter-widgets/jupyterlab-manager",
-           "--VoilaConfiguration.extension_allowlist=@voila-dashboards/widgets-manager8",
-           # One model in memory: a page that is left ends its kernel. Voila asks for a cookie then that it has not set; that no other
-           # site may ask is seen to without it. A page that is gone without a word has its kernel culled.
-           "--Voila.tornado_settings={'disable_check_xsrf': True}",
-           "--MappingKernelManager.cull_interval=30", "--MappingKernelManager.cull_idle_timeout=60", *["--no-browser"] * no_browser,
-           **({"SDTEACH_MODEL": named} if named else {}))  # fmt: skip
+    # A token of its own each time, whatever others have set for their servers.
+    _serve(["JUPYTER_PATH"], "sdteach.classroom.projector", page, f"--port={port}", *["--no-browser"] * no_browser,
+           JUPYTER_TOKEN="", JUPYTER_TOKEN_FILE="", **({"SDTEACH_MODEL": named} if named else {}))  # fmt: skip
 
 
 lessons = typer.Typer(no_args_is_help=True, help="The lessons as pages and handouts.")

@@ -16,6 +16,7 @@ DESCRIPTIONS = {
     "feature_extractor": ("preprocessor_config.json",), "": ("config.json",),
 }  # fmt: skip
 NUMBERS, LAYERS = 2**17, 128  # no number in a configuration is larger, and no network deeper
+TEXT = 2**25  # bytes, of a file that is read as a whole; a tokenizer has four million
 WEIGHTS = "[!.]*.safetensors"  # a Mac leaves a ._ file beside each that it copies
 PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
 WHY_NO_PICKLE = ("a pickle can run any program on the machine that opens it. Get the checkpoint as .safetensors, which most publishers "
@@ -32,6 +33,7 @@ def read_folder(folder: Path, dtype):
     kind = diffusers.StableDiffusionXLPipeline if "XL" in index["_class_name"] else diffusers.StableDiffusionPipeline
     weights = {part: [path.name for path in (folder / part).glob(WEIGHTS)] for part in parts}
     halves = [names for names in weights.values() if any(".fp16" in name for name in names)]
+    _check_sizes(folder, parts, weights)
     only_halves = any(all(".fp16" in name for name in names) for names in halves)
     variant = "fp16" if only_halves or (halves and dtype != torch.float32) else None
     # Without these diffusers warns of what the folder says it does not have.
@@ -54,6 +56,9 @@ def checked_index(folder: Path) -> dict:
     Raises ValueError, naming the file and the remedy, for a class that is not read here, a file that is missing, cut short or not
     JSON, numbers out of all measure, and weights that there are only as a pickle.
     """
+    for file in (*folder.glob("*.*"), *folder.glob("*/*.*")):
+        if file.suffix in (".json", ".txt") and file.stat().st_size > TEXT:
+            raise ValueError(f"expected at most {TEXT:,} bytes in {file}, got {file.stat().st_size:,}; fetch or copy the file again")
     index = _json(folder / "model_index.json", "a diffusers folder")
     kind = index.get("_class_name")
     # Pipelines from a picture have the same parts, consistency models those of a Stable Diffusion.
@@ -75,6 +80,20 @@ def checked_index(folder: Path) -> dict:
     return index
 
 
+def _check_sizes(folder, parts, weights):
+    """Raise ValueError for a network that is larger than its weights: transformers would make up what is missing, however large."""
+    import torch
+    import transformers
+
+    for part in (part for part, (library, _) in parts.items() if library == "transformers" and weights[part]):
+        kind = getattr(transformers, parts[part][1])
+        with torch.device("meta"):
+            told = sum(weight.numel() for weight in kind(kind.config_class.from_pretrained(folder / part)).parameters())
+        if told > (there := sum((folder / part / name).stat().st_size for name in weights[part])):
+            raise ValueError(f"expected {told:,} weights in {folder / part}, as config.json tells, got {there:,} bytes; fetch or copy it "
+                             "again")  # fmt: skip
+
+
 def made_for(kind: str | int | None) -> str:
     """A few words on the checkpoints that are made for one task, by their class or their UNet's channels; "" for others."""
     task = next((task for task, (mark, channels) in SPECIALISTS.items() if kind == channels or mark in str(kind)), None)
@@ -92,8 +111,8 @@ def check_tensors(file: Path) -> None:
         with safe_open(file, "pt"):
             pass
     except SafetensorError as error:
-        raise ValueError(f"expected a whole safetensors file, got {file} of {file.stat().st_size:,} bytes, which is cut short or damaged "
-                         f"({error}); fetch or copy it again") from error  # fmt: skip
+        raise ValueError(f"expected a whole safetensors file, got {file} of {file.stat().st_size:,} bytes, which is cut short, too long or "
+                         f"damaged ({error}); fetch or copy it again") from error  # fmt: skip
 
 
 def _parts(index):

@@ -58,6 +58,9 @@ def family(file: Path) -> str:
         other = "a consistency model" if distilled else f"a UNet of {channels} channels" if channels != 4 else f"{unet[0]!r} and others"
         raise ValueError(f"expected a Stable Diffusion 1.x, 2.x or XL in {file.name}, got {other}{made_for(channels)}; "
                          "load its diffusers folder or hub id if it has one")  # fmt: skip
+    if any(name.startswith("model_ema.") for name in shapes):
+        warnings.warn(f"{file.name} holds its UNet twice, as it was trained and averaged over the training (EMA); what was trained is "
+                      "read, as diffusers does. A file named emaonly has the averages in its place", stacklevel=2)  # fmt: skip
     about = " ".join([file.name, *said]).lower()
     if "turbo" in about and found != "sd-1":
         return "sdxl-turbo" if found == "sdxl" else "sd-turbo"

@@ -1,6 +1,7 @@
 """Folders: what is missing, cut short, misshapen or pickled is named with the remedy, and the variants that publishers use are read."""
 
 import json
+import os
 import re
 import shutil
 
@@ -47,12 +48,30 @@ def test_what_is_not_json_is_named(folder, name, text):
     assert f"in {folder / name}" in refused(folder)
 
 
-@pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.999])
-def test_weights_that_are_cut_short_are_named(folder, share):
+@pytest.mark.parametrize("name", ["model_index.json", "vocabulary.txt", "unet/config.json", "tokenizer/tokenizer.json"])
+def test_a_text_larger_than_any_is_named_unread(folder, name):
+    (folder / name).touch()
+    os.truncate(folder / name, 2**33)
+    assert f"expected at most 33,554,432 bytes in {folder / name}, got 8,589,934,592" in refused(folder)
+
+
+@pytest.mark.parametrize(("number", "told"), [
+    ({"intermediate_size": 100_000}, r"expected 15,[\d,]+ weights in .*text_encoder, as config\.json tells, got 4,[\d,]+ bytes"),
+    ({"num_hidden_layers": 0}, "configurations and weights that fit each other"),
+])  # fmt: skip
+def test_a_tower_that_is_too_large_for_its_weights_or_has_no_layers_is_refused(folder, number, told):
+    """The large one before it takes memory."""
+    config = folder / "text_encoder" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | number))
+    assert re.search(told, refused(folder))
+
+
+@pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.999, 1.001])
+def test_weights_that_are_cut_short_or_too_long_are_named(folder, share):
     whole = (folder / UNET).read_bytes()
-    (folder / UNET).write_bytes(whole[: int(share * len(whole))])
+    (folder / UNET).write_bytes((whole + whole)[: int(share * len(whole))])
     told = refused(folder)
-    assert f"got {folder / UNET} of {int(share * len(whole)):,} bytes, which is cut short or damaged" in told
+    assert f"got {folder / UNET} of {int(share * len(whole)):,} bytes, which is cut short, too long or damaged" in told
 
 
 def test_what_git_lfs_left_is_named(folder):

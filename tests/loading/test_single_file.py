@@ -92,6 +92,22 @@ def test_what_tensors_do_not_tell_the_metadata_tells_or_it_is_assumed_aloud(smal
     assert single_file.family(file) == "sd-2-base"
 
 
+def test_of_a_file_with_averages_what_was_trained_is_read_and_said_aloud(small, twins, tmp_path):
+    folder, file = twins("sd-1")
+    tensors, both = load_file(file), tmp_path / "pruned.safetensors"
+    unet = {name: tensor for name, tensor in tensors.items() if name.startswith(single_file.UNET)}
+    # As the makers' code flattens them: "model." is gone, and so are the dots.
+    averages = {"model_ema." + name.removeprefix("model.").replace(".", ""): tensor + 1 for name, tensor in unet.items()}
+    save_file(tensors | averages | {"model_ema.decay": torch.tensor(0.9999), "model_ema.num_updates": torch.tensor(7)}, both)
+    with pytest.warns(UserWarning, match=r"pruned\.safetensors holds its UNet twice.*what was trained is read"):
+        read = single_file.read_file(both, torch.float32).unet.state_dict()
+    expected = read_folder(folder, torch.float32).unet.state_dict()
+    assert read.keys() == expected.keys()
+    assert all(torch.equal(read[name], expected[name]) for name in expected)
+    save_file({name: tensor for name, tensor in (tensors | averages).items() if name not in unet}, both)
+    assert "whose UNet's tensors begin with 'model.diffusion_model.'" in refused(both)
+
+
 def refused(file, **options):
     with pytest.raises(ValueError, match="cannot load") as caught:
         sdteach.load_model(file, device="cpu", **options)

@@ -1,7 +1,9 @@
 """The checkpoint as a plain diffusers folder, laid out so that `StableDiffusionPipeline.from_pretrained` reads it bare."""
 
 import json
+import os
 from pathlib import Path
+from shutil import copytree, ignore_patterns, rmtree
 
 import torch
 from diffusers import PNDMScheduler
@@ -23,7 +25,12 @@ def new_scheduler() -> PNDMScheduler:
 
 
 def pack(folder: Path, grammar: Grammar, guidance_scale: float, tokenizer, towers, vae, unet) -> None:
-    """Write the trained parts to `folder` in half precision, with the words they know, their usual guidance and a sum of every file."""
+    """Write the trained parts to `folder` in half precision, with the words they know, their usual guidance and a sum of every file.
+
+    It is made beside `folder`, whose model_index.json goes first and comes last: who is killed leaves what was packed there before, or
+    what nobody takes for a checkpoint, never a mixture of the two.
+    """
+    index, folder, packed = folder / "model_index.json", folder.with_name(f".{folder.name}.part"), folder
     with quiet():
         from diffusers import StableDiffusionPipeline
     edge = towers.image_encoder.config.image_size
@@ -39,3 +46,7 @@ def pack(folder: Path, grammar: Grammar, guidance_scale: float, tokenizer, tower
     (folder / "vocabulary.txt").write_text("\n".join(vocabulary(grammar)) + "\n")
     (folder / "sdteach.json").write_text(json.dumps({"guidance_scale": guidance_scale}) + "\n")
     write_sums(folder)
+    index.unlink(missing_ok=True)
+    copytree(folder, packed, copy_function=os.replace, ignore=ignore_patterns(index.name), dirs_exist_ok=True)
+    (folder / index.name).replace(index)
+    rmtree(folder)
