@@ -64,7 +64,7 @@ def _parts(cells):
     shown = []
     while cells:
         cell, *cells = cells
-        if exercise := re.match(r'\w+\.check\("([\d.]+)"', cell.source):
+        if exercise := re.search(r'^\w+\.check\("([\d.]+)"', cell.source, re.MULTILINE):
             yield {"shown": _html(shown), "exercise": exercises()[exercise[1]], "code": _html([cell])}
             shown = []
             continue
