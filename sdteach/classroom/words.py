@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from numbers import Real
 
-NUMBER = re.compile(r"([-+]?[\d.]+(?:/\d+|e[-+]?\d+)?)\s*(.*)")
-BETWEEN = re.compile(r"\s*(?:,|;|×|->|→|\bx\b)\s*")  # the parts of a list that was written as one text
+NUMBER = re.compile(r"(?:\w+ ?= ?)?([-+]?[\d.]+(?:/\d+|e[-+]?\d\d?)?)\s*(.*)")
+SIGNS = str.maketrans(",−", ".-")
+BETWEEN = re.compile(r"\s*(?:,|;|\band\b|×|->|→|(?<=[\d ])x(?=[\d ]))\s*")  # the parts of a list that was written as one text
 
 
 def plain(answer: object) -> object:
@@ -38,14 +40,12 @@ def read_as(wanted: object, answer: object, asked: Mapping) -> object:
     if isinstance(wanted, str):
         if isinstance(answer, list) and all(isinstance(part, str) for part in answer):
             return " and ".join(answer)
-        return f"{answer:g}" if kind(answer) == "a number" else answer
-    if isinstance(answer, str) and (found := NUMBER.fullmatch(re.sub(r"(?<=\d),(?=\d{3}\b)", "", answer).replace(",", "."))):
+        return str(answer).removesuffix(".0") if kind(answer) == "a number" else answer
+    if isinstance(answer, str) and (found := NUMBER.fullmatch(re.sub(r"(?<=\d),(?=\d{3}\b)", "", answer).translate(SIGNS))):
         unit = found[2].lower()
         if unit in ("", "%", *asked.get("units", ())):
-            try:
+            with suppress(ValueError, ZeroDivisionError):
                 return Fraction(found[1]) / (100 if unit == "%" else 1)
-            except (ValueError, ZeroDivisionError):
-                return answer
     return answer
 
 
@@ -70,5 +70,5 @@ def _same(given, wanted, within):
 
 def _letters(words):
     """What is left of words when case, articles, spaces, hyphens, and the order around an "and" play no part."""
-    parts = re.split(r"\band\b|[,&/]", re.sub(r"\b(?:an?|the)\s", "", words.lower().replace("_", " ")))
-    return sorted(re.sub(r"[^\w+]", "", part) for part in parts)
+    parts = re.split(r"\band\b|[,&]", re.sub(r"\b(?:an?|the)\s", "", words.lower().replace("_", " ")))
+    return sorted(re.sub(r"[^\w+√/.]", "", part).rstrip(".") for part in parts)
