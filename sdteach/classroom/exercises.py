@@ -61,4 +61,14 @@ def check(exercise: str, answer: object = None) -> Verdict:
 @cache
 def exercises() -> dict[str, dict]:
     """Every exercise by its number: question, right answer, why, usual wrong answers with their hints, a hint for all others."""
-    return tomllib.loads((data_folder("lessons") / "exercises.toml").read_text("utf-8"))
+    return _data("exercises")
+
+
+@cache
+def tests() -> dict[str, dict]:
+    """What is asked before and after a lesson, by the number of the skill, such as "04.1": its name, and two questions and answers."""
+    return _data("before_and_after")
+
+
+def _data(name):
+    return tomllib.loads((data_folder("lessons") / f"{name}.toml").read_text("utf-8"))

@@ -67,9 +67,17 @@ def test_answers_stand_in_one_handout_and_room_to_write_in_the_other(pages):
         for asked in own.values():
             assert asked["why"] in answered
             assert asked["why"] not in empty + page
+            if "slips" in asked:
+                assert asked["right"].strip() in answered
+                assert asked["right"].strip() not in empty + page
         predictions = page.count("<strong>Predict.</strong>")
-        assert answered.count('class="answer"') == len(own)
-        assert empty.count('class="room"') == len(own) + predictions > len(own)
+        tests = [
+            asked[time] for number, asked in exercises.tests().items() if number[:2] == lesson.stem[:2] for time in ("before", "after")
+        ]
+        assert all(test["question"] in text for test in tests for text in (empty, answered))
+        assert not any(test["question"] in page for test in tests)
+        assert answered.count('class="answer"') == len(own) + len(tests)
+        assert empty.count('class="room"') == len(own) + predictions + len(tests) > len(own) + 8
         assert page.count('<details class="reveal">') == predictions
 
 
