@@ -25,8 +25,8 @@ def export(folder: Path) -> Iterator[Path]:
     """Write each lesson's page, its handout and its handout with answers into `folder`, and an index.html; the files as they come.
 
     Every file is whole by itself: pictures are in it, formulas are MathML, no script and no request. What a **Predict.** asks for is
-    folded away in the page, and stands in the handout with answers alone. A handout ends with two sheets, for before and after the lesson. Raises ValueError, before the first is written, where one
-    of these names is taken by a file that no export made.
+    folded away in the page, and stands in the handout with answers alone. A handout ends with two sheets: tests for before the lesson
+    and for after it. Raises ValueError, before the first is written, where one of these names is taken by a file that no export made.
     """
     lessons = sorted(data_folder("lessons").glob("[0-9]*.ipynb"))
     files = {lesson: {kind: folder / f"{lesson.stem}{ending}.html" for kind, ending in KINDS.items()} for lesson in lessons}

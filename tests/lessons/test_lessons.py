@@ -3,12 +3,12 @@
 import ast
 import base64
 import io
+import itertools
 import json
 import re
 import subprocess
 import sys
 from collections import namedtuple
-from itertools import pairwise
 
 import nbformat
 import numpy as np
@@ -139,7 +139,7 @@ def test_a_lesson_keeps_to_its_shape(path):
     headings = re.findall(r"^(#+) ", "\n".join(texts), re.MULTILINE)
     assert headings[0] == "#"
     assert headings.count("#") == 1
-    assert all(len(after) - len(before) <= 1 for before, after in pairwise(headings))
+    assert all(len(after) - len(before) <= 1 for before, after in itertools.pairwise(headings))
     assert "**The question.**" in texts[0]
     assert "**Afterwards you can**" in texts[0]
     assert re.search(r"\d+ minutes", texts[0])
@@ -152,6 +152,18 @@ def test_a_lesson_keeps_to_its_shape(path):
     asked = re.findall(r'classroom\.check\("([\d.]+)", (?:\.\.\.|\w+)\)', "\n".join(cell.source for cell in cells))
     assert asked == [f"{number}.{i + 1}" for i in range(len(asked))]
     assert len(asked) >= 3
+
+
+@each_lesson
+def test_every_prediction_is_followed_by_what_happens_and_then_by_an_explanation(path):
+    """And nothing of either stands in the question's own cell, where it could not be folded away."""
+    cells = nbformat.read(path, 4).cells
+    for index, cell in enumerate(cells):
+        if "**Predict.**" in cell.source:
+            later = itertools.takewhile(lambda one: not one.source.startswith("#") and "**Predict.**" not in one.source, cells[index + 1 :])
+            assert re.fullmatch("c+m[cm]*", "".join(one.cell_type[0] for one in later)), cell.source
+            assert cell.source.startswith(("## ", "**Predict.**")), cell.source
+            assert "\n\n" not in cell.source.partition("**Predict.**")[2], cell.source
 
 
 @each_lesson
