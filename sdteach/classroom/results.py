@@ -45,7 +45,8 @@ def sheet() -> nbformat.NotebookNode:
             questions = [f"{number[3:]}. {asked[time]['question']}" for number, asked in own.items()]
             cells.append(new_markdown_cell("\n".join([f"## {time.title()} lesson {lesson}", "", *questions])))
             cells.append(new_code_cell("\n".join(f"{time}_{number.replace('.', '_')} = ..." for number in own)))
-    return nbformat.v4.new_notebook(cells=cells)
+    kernel = {"name": "python3", "display_name": "Python 3"}  # else JupyterLab asks for one
+    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
 
 
 def notebooks(folder: Path) -> Iterator[Path]:

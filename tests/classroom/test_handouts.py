@@ -129,7 +129,9 @@ def test_a_folder_that_cannot_be_one_is_refused_before_the_work(tmp_path):
     assert "cannot write" in made.output
 
 
-@pytest.mark.parametrize("name", ["index", "02_text_vectors", "04_noise-handout", "06_guidance_and_samplers-handout", "07_cross_attention-answers"])
+@pytest.mark.parametrize(
+    "name", ["index", "02_text_vectors", "04_noise-handout", "06_guidance_and_samplers-handout", "07_cross_attention-answers"]
+)
 def test_a_browser_shows_and_prints_them_alone_and_everyone_can_read_them(pages, page, tmp_path, name):
     asked, complaints = [], []
     page.on("request", lambda request: asked.append(request.url))
