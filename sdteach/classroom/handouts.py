@@ -65,7 +65,8 @@ def _parts(cells):
     while cells:
         cell, *cells = cells
         if exercise := re.search(r'^\w+\.check\("([\d.]+)"', cell.source, re.MULTILINE):
-            yield {"shown": _html(shown), "exercise": exercises()[exercise[1]], "code": _html([cell])}
+            yield {"shown": _html(shown), "exercise": exercises()[exercise[1]], "code": _html([cell]),
+                   "head": cell.source.partition("\n\n\n")[0]}  # fmt: skip
             shown = []
             continue
         shown.append(cell)
