@@ -6,7 +6,8 @@ import nbformat
 import pytest
 from scipy.stats import binomtest
 
-from sdteach.classroom.exercises import exercises, tests
+from sdteach.classroom.exercises import exercises
+from sdteach.classroom.exercises import tests as questions
 from sdteach.classroom.results import answers, counted, half_filled, notebooks, sheet
 from sdteach.classroom.words import fits
 
@@ -26,10 +27,10 @@ def handed_in(path, **given):
 
 
 def test_every_lesson_has_four_skills_asked_twice_in_other_words():
-    assert [*tests()] == [f"{lesson}.{skill}" for lesson in LESSONS for skill in (1, 2, 3, 4)]
-    questions = [asked[time]["question"] for asked in tests().values() for time in ("before", "after")]
-    assert len({*questions, *(asked["question"] for asked in exercises().values())}) == len(questions) + len(exercises())
-    for number, asked in tests().items():
+    assert [*questions()] == [f"{lesson}.{skill}" for lesson in LESSONS for skill in (1, 2, 3, 4)]
+    asked_twice = [asked[time]["question"] for asked in questions().values() for time in ("before", "after")]
+    assert len({*asked_twice, *(asked["question"] for asked in exercises().values())}) == len(asked_twice) + len(exercises())
+    for number, asked in questions().items():
         assert {*asked} == {"skill", "before", "after"}, number
         for test in (asked["before"], asked["after"]):
             assert {*test} - {"within", "also", "units", "shape"} == {"question", "right"}, number
@@ -39,7 +40,7 @@ def test_every_lesson_has_four_skills_asked_twice_in_other_words():
 
 
 def test_a_choice_names_its_right_answer_among_others():
-    for number, asked in tests().items():
+    for number, asked in questions().items():
         for test in (asked["before"], asked["after"]):
             chosen = [word for word in test["question"].split('"')[1::2] if fits(word, test["right"], test)]
             if isinstance(test["right"], str) and '"' in test["question"] and "and other" not in test["question"]:
@@ -49,11 +50,11 @@ def test_a_choice_names_its_right_answer_among_others():
 def test_the_notebook_asks_all_and_runs_as_it_is():
     nbformat.validate(sheet())
     written = "\n".join(cell.source for cell in sheet().cells)
-    assert all(asked[time]["question"] in written for asked in tests().values() for time in ("before", "after"))
+    assert all(asked[time]["question"] in written for asked in questions().values() for time in ("before", "after"))
     names = {}
     exec("\n".join(cell.source for cell in sheet().cells if cell.cell_type == "code"), names)
-    assert {f"{time}_{number.replace('.', '_')}" for number in tests() for time in ("before", "after")} == {*names} - {"__builtins__"}
-    assert not any(str(asked[time]["right"]) == line.partition(" = ")[2] for asked in tests().values() for time in ("before", "after")
+    assert {f"{time}_{number.replace('.', '_')}" for number in questions() for time in ("before", "after")} == {*names} - {"__builtins__"}
+    assert not any(str(asked[time]["right"]) == line.partition(" = ")[2] for asked in questions().values() for time in ("before", "after")
                    for line in written.splitlines())  # fmt: skip
 
 
