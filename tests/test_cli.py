@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 import sdteach
+from sdteach.classroom import results
 from sdteach.cli import learning
 from sdteach.picturebook import evaluation, training
 from sdteach.picturebook.evaluation.reading import shipped
@@ -409,6 +410,7 @@ def test_lab_opens_jupyterlab_on_a_copy_of_the_lessons(lab, tmp_path):
     copies = {path.name: nbformat.read(path, 4) for path in (tmp_path / "sdteach-lessons").iterdir()}
     assert sorted(copies) == ["00_first.ipynb", "01_second.ipynb", "before_and_after.ipynb"]
     assert [cell.source for cell in copies["01_second.ipynb"].cells] == ["**Predict.** What?", "01_second"]
+    assert [cell.source for cell in copies["before_and_after.ipynb"].cells] == [cell.source for cell in results.sheet().cells]
     assert started == [[sys.executable, "-m", "jupyterlab", "sdteach-lessons/00_first.ipynb"]]
 
 
