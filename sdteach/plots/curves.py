@@ -102,19 +102,22 @@ def learning(progress, title: str) -> Figure:
 
 @styled()
 def point_clouds(clouds: Sequence, captions: Sequence[str]) -> Figure:
-    """Points of the plane (n, 2), standard deviation about 1, side by side with their captions.
+    """Points of the plane (n, 2), standard deviation about 1, side by side with their captions; or the ways they went (steps, n, 2).
 
     Raises ValueError unless there is a caption for each cloud, at least one.
     """
     grid = Grid([PAPER] * len(clouds), captions, 6)
-    page, images = sheet(grid, f"{len(clouds[0])} points: {grid.told}")
+    page, images = sheet(grid, f"{clouds[0].shape[-2]} points: {grid.told}")
     for image, points in zip(images, clouds, strict=True):
         draw_cloud(image.axes, as_array(points))
     return page.figure
 
 
-def draw_cloud(axes: Axes, points: Float[np.ndarray, "n 2"]) -> None:
-    """Points in a cell of a grid."""
+def draw_cloud(axes: Axes, points: Float[np.ndarray, "*steps n 2"]) -> None:
+    """Points in a cell of a grid; of ways, lines that end in a point."""
     axes.images[0].set_alpha(0)
     axes.set(xlim=(-3, 3), ylim=(-3, 3))
+    if points.ndim == 3:
+        axes.plot(*points.transpose(2, 0, 1), "-", color=theme().quiet, linewidth=0.8)
+        points = points[-1]
     axes.scatter(*points.T, s=1.5, color=theme().cycle[0])
