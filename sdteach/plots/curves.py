@@ -118,6 +118,6 @@ def draw_cloud(axes: Axes, points: Float[np.ndarray, "*steps n 2"]) -> None:
     axes.images[0].set_alpha(0)
     axes.set(xlim=(-3, 3), ylim=(-3, 3))
     if points.ndim == 3:
-        axes.plot(*points.transpose(2, 0, 1), "-", color=theme().quiet, linewidth=0.8)
+        axes.plot(*points.transpose(2, 0, 1), "-", color=theme().quiet, linewidth=0.8, zorder=0.5)
         points = points[-1]
     axes.scatter(*points.T, s=1.5, color=theme().cycle[0])
