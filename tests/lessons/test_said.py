@@ -96,10 +96,17 @@ def test_lesson_11_sizes(made):
 def test_lesson_12_skew(made):
     text = made("12")
     shares = {scale: (value, low, high) for scale, value, low, high in numbers(text, rf"skewed, guidance {N} {N} \({N} to {N}\)")}
-    assert shares[7.5][1] > 0.7, "guidance makes the skew stronger than what was shown"
-    assert shares[1][0] < shares[3][0] < shares[7.5][0], "and the more, the stronger"
+    assert shares[1][2] < 0.7, "without guidance fewer are red than were shown"
+    assert shares[7.5][2] > 0.7, "with much of it as many, or more"
+    assert shares[1][0] < shares[3][0] < shares[7.5][0], "the more guidance, the more"
+    assert shares[1][2] < shares[7.5][1]
     ((_, _, high),) = numbers(text, rf"even, guidance 7.5 {N} \({N} to {N}\)")
-    assert high < shares[7.5][1], "an even set does not"
+    assert high < shares[7.5][1], "an even set does nothing of the kind"
+    boat, even_boat = (numbers(text, rf"{name}: a boat, red {N} \({N} to {N}\)")[0] for name in ("skewed", "even"))
+    assert boat[0] > even_boat[0] + 0.15, "far more boats are red"
+    blue, even_blue = (numbers(text, rf"{name}: a blue car, blue {N} \({N} to {N}\)")[0] for name in ("skewed", "even"))
+    assert min(blue[0], even_blue[0]) > 0.5
+    assert blue[2] > even_blue[1], "a blue car is blue with either set"
 
 
 def test_lesson_12_by_heart(made):
