@@ -8,12 +8,14 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
+import nbformat
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import sdteach
+from sdteach.classroom import results
 from sdteach.cli import learning
 from sdteach.picturebook import evaluation, training
 from sdteach.picturebook.evaluation.reading import shipped
@@ -377,11 +379,14 @@ def test_interrupted_it_keeps_what_it_has(sdteach_command, tmp_path):
 
 @pytest.fixture
 def lab(sdteach_command, monkeypatch, tmp_path):
-    """Run `sdteach lab` on two lessons -> (status, stdout, stderr), what was started; nothing is."""
+    """Run `sdteach lab` on two lessons that were run -> (status, stdout, stderr), what was started; nothing is."""
     lessons = tmp_path / "packaged"
     lessons.mkdir()
-    for name in ("00_first.ipynb", "01_second.ipynb", "exercises.toml"):
-        (lessons / name).write_text(f"packaged {name}")
+    for name in ("00_first", "01_second"):
+        shown = nbformat.v4.new_output("stream", text="the answer to the prediction")
+        cells = [nbformat.v4.new_markdown_cell("**Predict.** What?"), nbformat.v4.new_code_cell(name, outputs=[shown], execution_count=7)]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), lessons / f"{name}.ipynb")
+    (lessons / "exercises.toml").write_text("none")
     monkeypatch.setattr("sdteach.files.data_folder", {"lessons": lessons}.__getitem__)
     started = []
 
@@ -402,22 +407,35 @@ def test_lab_opens_jupyterlab_on_a_copy_of_the_lessons(lab, tmp_path):
     (status, out, _), started = lab()
     assert status == 0
     assert "2 lessons copied, 0 kept" in " ".join(out.split())
-    copies = tmp_path / "sdteach-lessons"
-    assert {path.name: path.read_text() for path in copies.iterdir()} == {
-        name: f"packaged {name}" for name in ("00_first.ipynb", "01_second.ipynb")
-    }
+    copies = {path.name: nbformat.read(path, 4) for path in (tmp_path / "sdteach-lessons").iterdir()}
+    assert sorted(copies) == ["00_first.ipynb", "01_second.ipynb", "before_and_after.ipynb"]
+    assert [cell.source for cell in copies["01_second.ipynb"].cells] == ["**Predict.** What?", "01_second"]
+    assert [cell.source for cell in copies["before_and_after.ipynb"].cells] == [cell.source for cell in results.sheet().cells]
     assert started == [[sys.executable, "-m", "jupyterlab", "sdteach-lessons/00_first.ipynb"]]
+
+
+def test_lab_copies_nothing_that_answers_a_prediction(lab, tmp_path):
+    lab()
+    for path in (tmp_path / "sdteach-lessons").iterdir():
+        nbformat.validate(nbformat.read(path, 4))
+        assert "the answer" not in path.read_text()
+        cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+        assert cells
+        assert all((cell.outputs, cell.execution_count) == ([], None) for cell in cells)
+    assert "the answer" in (tmp_path / "packaged" / "00_first.ipynb").read_text()
 
 
 def test_lab_keeps_what_was_changed(lab, tmp_path):
     lab("mine/deep")
     (tmp_path / "mine" / "deep" / "01_second.ipynb").write_text("my answers")
+    (tmp_path / "mine" / "deep" / "before_and_after.ipynb").write_text("my tests")
     (tmp_path / "mine" / "deep" / "00_first.ipynb").unlink()
     (status, out, _), started = lab("mine/deep")
     assert status == 0
     assert "1 lessons copied, 1 kept" in " ".join(out.split())
     assert (tmp_path / "mine" / "deep" / "01_second.ipynb").read_text() == "my answers"
-    assert (tmp_path / "mine" / "deep" / "00_first.ipynb").read_text() == "packaged 00_first.ipynb"
+    assert (tmp_path / "mine" / "deep" / "before_and_after.ipynb").read_text() == "my tests"
+    assert nbformat.read(tmp_path / "mine" / "deep" / "00_first.ipynb", 4).cells[1].source == "00_first"
     assert started[0][3] == "mine/deep/00_first.ipynb"
 
 

@@ -145,7 +145,7 @@ def wheel(tmp_path_factory):
 def test_the_wheel_carries_assets_and_lessons(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     parts = ("constraints.txt", "assets/picturebook/model_index.json", "assets/picturebook/vocabulary.txt", "lessons/README.md",
-             "lessons/00_the_whole_trip.ipynb", "lessons/exercises.toml",
+             "lessons/00_the_whole_trip.ipynb", "lessons/exercises.toml", "lessons/stages.py", "lessons/before_and_after.toml",
              "assets/picturebook/unet/diffusion_pytorch_model.safetensors")  # fmt: skip
     for expected in (f"sdteach/_data/{part}" for part in parts):
         assert expected in names, expected

@@ -13,7 +13,7 @@ from pygments.formatters import HtmlFormatter
 
 from ..files import data_folder, write_whole
 from ..player.page import render
-from .exercises import exercises
+from .exercises import exercises, tests
 
 MARK = "sdteach lessons export"  # in the first lines of a file that may be written anew
 KINDS = {"page": "", "handout": "-handout", "answers": "-answers"}  # what a file's name ends in
@@ -25,8 +25,8 @@ def export(folder: Path) -> Iterator[Path]:
     """Write each lesson's page, its handout and its handout with answers into `folder`, and an index.html; the files as they come.
 
     Every file is whole by itself: pictures are in it, formulas are MathML, no script and no request. What a **Predict.** asks for is
-    folded away in the page, and stands in the handout with answers alone. Raises ValueError, before the first is written, where one
-    of these names is taken by a file that no export made.
+    folded away in the page, and stands in the handout with answers alone. A handout ends with two sheets: tests for before the lesson
+    and for after it. Raises ValueError, before the first is written, where one of these names is taken by a file that no export made.
     """
     lessons = sorted(data_folder("lessons").glob("[0-9]*.ipynb"))
     files = {lesson: {kind: folder / f"{lesson.stem}{ending}.html" for kind, ending in KINDS.items()} for lesson in lessons}
@@ -38,9 +38,9 @@ def export(folder: Path) -> Iterator[Path]:
         question = re.search(r"\*\*The question\.\*\* (.*?)\n\n", intro, re.DOTALL)[1]
         minutes = re.search(r"\d+ minutes", intro)[0]
         entries.append({"number": lesson.stem[:2], "title": title, "question": question, "minutes": minutes, "files": of_lesson})
-        parts = [*_parts(cells)]
+        parts, asked = [*_parts(cells)], [asked for number, asked in tests().items() if number.startswith(lesson.stem[:2])]
         for kind, file in of_lesson.items():
-            yield _written(file, "lesson.html", title=title, kind=kind, parts=parts)
+            yield _written(file, "lesson.html", title=title, kind=kind, parts=parts, skills=asked)
     yield _written(folder / "index.html", "index.html", lessons=entries)
 
 
@@ -64,8 +64,9 @@ def _parts(cells):
     shown = []
     while cells:
         cell, *cells = cells
-        if exercise := re.match(r'\w+\.check\("([\d.]+)"', cell.source):
-            yield {"shown": _html(shown), "exercise": exercises()[exercise[1]], "code": _html([cell])}
+        if exercise := re.search(r'^\w+\.check\("([\d.]+)"', cell.source, re.MULTILINE):
+            yield {"shown": _html(shown), "exercise": exercises()[exercise[1]], "code": _html([cell]),
+                   "head": cell.source.partition("\n\n\n")[0]}  # fmt: skip
             shown = []
             continue
         shown.append(cell)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import warnings
@@ -16,11 +15,12 @@ from rich.text import Text
 
 import sdteach
 
-from .options import AsJson, Model, app, folder_to_write
+from .options import AsJson, Model, app, folder_to_write, home_path
 from .output import asides, said, tell, tell_table
 
 # JupyterLab asks for news, updates and extensions on the network, in a classroom that may have none: in here they are switched off.
 JUPYTER = Path(__file__).parents[1] / "classroom" / "jupyter"
+SHEET = "before_and_after.ipynb"
 
 
 def _serve(variables, *command, **environment):
@@ -37,7 +37,14 @@ def lab(
     context: typer.Context,
     folder: Annotated[str, typer.Argument(help="Where your copy of the lessons is, or goes.")] = "sdteach-lessons",
 ) -> None:
-    """Open JupyterLab on a copy of the lessons that is yours to change; what you changed stays. Other options go to JupyterLab."""
+    """Open JupyterLab on a copy of the lessons that is yours to change; what you changed stays. Other options go to JupyterLab.
+
+    The copies show no results until you run them. Beside them lies before_and_after.ipynb, for classes (see sdteach class).
+    """
+    import nbformat
+
+    from ..classroom import results
+
     options = context.args
     if folder.startswith("-"):  # no folder was named, the first of JupyterLab's options stands in its place
         folder, options = "sdteach-lessons", [folder, *options]
@@ -47,8 +54,14 @@ def lab(
         raise ValueError(f"expected a folder of your own, got {folder}, which holds the lessons themselves; name another")
     new = [lesson for lesson in lessons if not (folder / lesson.name).exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    for lesson in new:
-        shutil.copyfile(lesson, folder / lesson.name)
+    notebooks = {lesson.name: nbformat.read(lesson, 4) for lesson in new}
+    if not (folder / SHEET).exists():
+        notebooks[SHEET] = results.sheet()
+    for name, notebook in notebooks.items():
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.outputs, cell.execution_count = [], None
+        sdteach.files.write_whole(folder / name, nbformat.writes(notebook).encode())
     tell(folder, f"{len(new)} lessons copied, {len(lessons) - len(new)} kept as they were")
     _serve(["JUPYTER_CONFIG_PATH", "JUPYTER_PATH"], "jupyterlab", folder / lessons[0].name, *options)
 
@@ -96,6 +109,46 @@ def export(
 
         *pages, index = handouts.export(to)
     tell(index, f"leads to {len(pages)} pages and handouts")
+
+
+@app.command(
+    "class",
+    epilog="Example:  [bold]sdteach class handed-in[/], or for a spreadsheet or a script [bold]sdteach class handed-in --json[/]",
+)
+def count_class(
+    folder: Annotated[Path, typer.Argument(parser=home_path, metavar="FOLDER", help="Where the notebooks lie that were handed in.")],
+    as_json: AsJson = False,
+) -> None:
+    """Count what a class knew before and after each lesson, question by question, with 95 % intervals and without names.
+
+    Reads every before_and_after.ipynb in the folder and below it, under whatever name it was handed in. Nothing in a notebook is run.
+    """
+    from ..classroom import results
+
+    filled, damaged = [], 0
+    for path in results.notebooks(folder):
+        try:
+            filled.append(results.answers(path))
+        except ValueError as error:
+            damaged += 1
+            asides.print(Text.assemble(("Note: ", "bold yellow"), str(error)), soft_wrap=True)
+    given = [answers for answers in filled if answers]
+    if not given:
+        raise ValueError(f"expected notebooks with answers in {folder}, got none; `sdteach lab` writes {SHEET}, which students fill")
+    read = {"notebooks": len(given), "half_filled": sum(map(results.half_filled, given)), "without_answers": len(filled) - len(given),
+            "unreadable": damaged}  # fmt: skip
+    with asides.status("counting"):
+        skills = results.counted(given)
+    if as_json:
+        print(json.dumps(read | {"skills": [asdict(skill) for skill in skills]}))
+        return
+    tell_table(((skill.number, skill.skill, *map(_counted, (skill.before, skill.after)), f"+{skill.learned} -{skill.lost}")
+                for skill in skills), "", "Skill", "Right before", "Right after", "Changed")  # fmt: skip
+    said.print(", ".join(f"{number} {name.replace('_', ' ')}" for name, number in read.items()))
+
+
+def _counted(measure):
+    return f"{measure.value:.0%} of {measure.count} ({measure.low:.0%} to {measure.high:.0%})" if measure else ""
 
 
 @app.command(

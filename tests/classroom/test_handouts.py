@@ -67,9 +67,17 @@ def test_answers_stand_in_one_handout_and_room_to_write_in_the_other(pages):
         for asked in own.values():
             assert asked["why"] in answered
             assert asked["why"] not in empty + page
+            if "slips" in asked:
+                assert asked["right"].strip() in answered
+                assert asked["right"].strip() not in empty + page
         predictions = page.count("<strong>Predict.</strong>")
-        assert answered.count('class="answer"') == len(own)
-        assert empty.count('class="room"') == len(own) + predictions > len(own)
+        tests = [
+            asked[time] for number, asked in exercises.tests().items() if number[:2] == lesson.stem[:2] for time in ("before", "after")
+        ]
+        assert all(test["question"] in text for test in tests for text in (empty, answered))
+        assert not any(test["question"] in page for test in tests)
+        assert answered.count('class="answer"') == len(own) + len(tests)
+        assert empty.count('class="room"') == len(own) + predictions + len(tests) > len(own) + 8
         assert page.count('<details class="reveal">') == predictions
 
 
@@ -82,6 +90,21 @@ def test_a_prediction_is_not_answered_under_its_own_question(pages):
     assert reveal not in empty
     assert answered.index(question) < answered.index(reveal)
     assert page.index(question) < page.index("<details", page.index(question)) < page.index(reveal)
+
+
+def test_no_reveal_stands_in_a_handout_and_every_one_is_folded_in_the_page(pages):
+    for lesson in LESSONS:
+        page, empty, answered = (pages[1][f"{lesson.stem}{kind}.html"] for kind in ("", "-handout", "-answers"))
+        folded = "".join(re.findall(r'<details class="reveal">.*?</details>', page, re.DOTALL))
+        open_cells = re.sub(r'<details class="reveal">.*?</details>', "", page, flags=re.DOTALL)
+        shown = re.compile('<img |class="[^"]*output_stream')
+        assert len(shown.findall(folded)) + len(shown.findall(open_cells)) == len(shown.findall(answered))
+        assert len(shown.findall(empty)) == len(shown.findall(open_cells))
+        explained = re.findall(r"<p>([^<]{30,60})", folded)
+        assert len(explained) >= folded.count("<details")
+        for text in explained:
+            assert text in answered
+            assert text not in empty + open_cells, text
 
 
 def test_only_its_own_files_are_written_anew(pages, tmp_path):
@@ -106,7 +129,9 @@ def test_a_folder_that_cannot_be_one_is_refused_before_the_work(tmp_path):
     assert "cannot write" in made.output
 
 
-@pytest.mark.parametrize("name", ["index", "02_text_vectors", "06_guidance_and_samplers-handout", "07_cross_attention-answers"])
+@pytest.mark.parametrize(
+    "name", ["index", "02_text_vectors", "04_noise-handout", "06_guidance_and_samplers-handout", "07_cross_attention-answers"]
+)
 def test_a_browser_shows_and_prints_them_alone_and_everyone_can_read_them(pages, page, tmp_path, name):
     asked, complaints = [], []
     page.on("request", lambda request: asked.append(request.url))

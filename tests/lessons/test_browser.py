@@ -120,9 +120,22 @@ def step_of(explorer):
     return step
 
 
+def uploaded(lab, name, book):
+    body, headers = json.dumps({"type": "notebook", "content": book}).encode(), {"Authorization": f"token {TOKEN}"}
+    build_opener(ProxyHandler({})).open(Request(f"{lab}/api/contents/{name}.ipynb", body, headers, method="PUT")).close()
+
+
+@pytest.mark.parametrize("name", ["03_latents", "before_and_after"])
+def test_a_copy_of_the_lessons_answers_nothing_before_it_is_run(opened, page, name):
+    opened(name)
+    assert len(page.evaluate(CELLS)) > 10
+    assert page.evaluate(CELLS) == [[None, []]] * len(page.evaluate(CELLS))
+
+
 @pytest.mark.fault(12)
-def test_a_lesson_that_nobody_ran_or_trusts_shows_all_its_pictures(opened, page):
-    opened("03_latents")
+def test_a_lesson_that_nobody_ran_or_trusts_shows_all_its_pictures(lab, opened, page):
+    uploaded(lab, "as-it-ships", nbformat.read(ROOT / "lessons" / "03_latents.ipynb", 4))
+    opened("as-it-ships")
     assert page.evaluate(f"[...{BOOK}.content.model.cells].every(cell => !cell.trusted)")
     shown = page.locator(".jp-OutputArea img")
     shipped = re.findall("<img alt", (ROOT / "lessons" / "03_latents.ipynb").read_text("utf-8").replace("\\", ""))
@@ -195,8 +208,7 @@ widgets.region_explorer(trace, paint, (32, 32, 96, 96))
 def test_a_region_is_chosen_by_keyboard_and_painted_by_its_button(lab, opened, page):
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(PAINTED)], metadata=kernel)
-    body, headers = json.dumps({"type": "notebook", "content": book}).encode(), {"Authorization": f"token {TOKEN}"}
-    build_opener(ProxyHandler({})).open(Request(f"{lab}/api/contents/region.ipynb", body, headers, method="PUT")).close()
+    uploaded(lab, "region", book)
     opened("region")
     run_all(page)
     explorer = explorer_of(page, "region_explorer")

@@ -3,12 +3,12 @@
 import ast
 import base64
 import io
+import itertools
 import json
 import re
 import subprocess
 import sys
 from collections import namedtuple
-from itertools import pairwise
 
 import nbformat
 import numpy as np
@@ -139,7 +139,7 @@ def test_a_lesson_keeps_to_its_shape(path):
     headings = re.findall(r"^(#+) ", "\n".join(texts), re.MULTILINE)
     assert headings[0] == "#"
     assert headings.count("#") == 1
-    assert all(len(after) - len(before) <= 1 for before, after in pairwise(headings))
+    assert all(len(after) - len(before) <= 1 for before, after in itertools.pairwise(headings))
     assert "**The question.**" in texts[0]
     assert "**Afterwards you can**" in texts[0]
     assert re.search(r"\d+ minutes", texts[0])
@@ -149,19 +149,35 @@ def test_a_lesson_keeps_to_its_shape(path):
     assert re.findall(r"^(\d)\.", texts[-1], re.MULTILINE) == ["1", "2", "3"]
     assert sum("**Predict.**" in text for text in texts) >= 4
     number = path.stem[:2]
-    asked = re.findall(r'classroom\.check\("([\d.]+)", \.\.\.\)', "\n".join(cell.source for cell in cells))
+    asked = re.findall(r'classroom\.check\("([\d.]+)", (?:\.\.\.|\w+)\)', "\n".join(cell.source for cell in cells))
     assert asked == [f"{number}.{i + 1}" for i in range(len(asked))]
     assert len(asked) >= 3
 
 
 @each_lesson
-def test_cells_are_short_and_define_nothing(path):
+def test_every_prediction_is_followed_by_what_happens_and_then_by_an_explanation(path):
+    """And nothing of either stands in the question's own cell, where it could not be folded away."""
+    cells = nbformat.read(path, 4).cells
+    for index, cell in enumerate(cells):
+        if "**Predict.**" in cell.source:
+            later = itertools.takewhile(lambda one: not one.source.startswith("#") and "**Predict.**" not in one.source, cells[index + 1 :])
+            assert re.fullmatch("c+m[cm]*", "".join(one.cell_type[0] for one in later)), cell.source
+            assert cell.source.startswith(("## ", "**Predict.**")), cell.source
+            assert "\n\n" not in cell.source.partition("**Predict.**")[2], cell.source
+
+
+@each_lesson
+def test_cells_are_short_and_define_nothing_but_what_the_learner_is_to_write(path):
     for cell in code(nbformat.read(path, 4)):
         lines = [line for line in cell.source.splitlines() if line.strip()]
         assert len(lines) <= 10, cell.source
         assert max(map(len, lines)) <= 105, cell.source
         defined = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
-        assert not [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, defined)], cell.source
+        found = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, defined)]
+        if re.search(r'^classroom\.check\("[\d.]+", [a-z]\w+\)$', cell.source, re.MULTILINE):
+            assert [ast.unparse(body) for one in found for body in one.body] == ["..."], cell.source
+        else:
+            assert not found, cell.source
 
 
 @each_lesson
@@ -191,5 +207,5 @@ def test_every_exercise_of_the_lessons_is_asked_where_it_belongs():
 
 def test_the_demo_runs_without_a_network_and_defines_nothing():
     demo = ROOT / "lessons" / "demo.ipynb"
-    test_cells_are_short_and_define_nothing(demo)
+    test_cells_are_short_and_define_nothing_but_what_the_learner_is_to_write(demo)
     assert "widget-view" in str(code(run(demo))[-1].outputs[-1].data)
