@@ -11,6 +11,7 @@ from torch.nn.functional import normalize, scaled_dot_product_attention
 
 from sdteach.classroom.trying import Stage
 from sdteach.picturebook.evaluation.measures import iou
+from sdteach.picturebook.training.flow import euler_step, interpolate, velocity
 from sdteach.vectors import cosine_similarity, slerp
 
 
@@ -176,6 +177,14 @@ def some_examples(n, rng):
     return normal(rng, 3, 4), normal(rng, n + 4, 4), normal(rng, n + 4, 3), 0.1
 
 
+# 11 From noise to flow
+
+
+def flow(x0, eps, t):
+    """What flow matching sees, and what it is asked for (Lipman et al., 2023)."""
+    return [interpolate(x0, eps, t), velocity(x0, eps)]
+
+
 STAGES = {
     "01.5": Stage(merge, some_pieces, {"once": merge_once, "letters": merge_letters}),
     "02.5": Stage(cosine_similarity, lambda n, rng: (normal(rng, 2 * n + 1, 7), normal(rng, n, 7)), {
@@ -248,5 +257,15 @@ STAGES = {
         "no two": lambda weight, x, y, rate: descend(weight, x, y, rate / 2),
         "no rate": lambda weight, x, y, rate: descend(weight, x, y, 1),
         "gradient alone": lambda weight, x, y, rate: (weight - descend(weight, x, y, rate)) / rate,
+    }),
+    "11.5": Stage(flow, lambda n, rng: (normal(rng, n, 4, 5, 7), normal(rng, n, 4, 5, 7), uniform(rng)), {
+        "swapped": lambda x0, eps, t: flow(eps, x0, t),
+        "sign": lambda x0, eps, t: [flow(x0, eps, t)[0], x0 - eps],
+        "roots": lambda x0, eps, t: [add_noise(x0, eps, 1 - t), eps - x0],
+    }),
+    "11.6": Stage(euler_step, lambda n, rng: (normal(rng, n, 4, 5, 7), normal(rng, n, 4, 5, 7), uniform(rng), 0.1 * uniform(rng)), {
+        "sign": lambda x, v, t, t_next: euler_step(x, v, t_next, t),
+        "whole way": lambda x, v, t, t_next: euler_step(x, v, t, 0),
+        "no time": lambda x, v, t, t_next: x - v,
     }),
 }  # fmt: skip

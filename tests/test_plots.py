@@ -848,3 +848,13 @@ def test_point_clouds_show_their_points():
         assert np.allclose(axes.collections[0].get_offsets(), cloud)
     with pytest.raises(ValueError, match="as many captions as pictures"):
         plots.point_clouds(clouds, ["a"])
+
+
+def test_ways_are_drawn_as_lines_that_end_in_their_points():
+    ways = numbers(5, 3, 2)
+    figure = plots.point_clouds([ways], ["ways"])
+    (axes,) = figure.axes
+    assert figure.get_label().startswith("3 points")
+    for line, way in zip(axes.lines, ways.swapaxes(0, 1), strict=True):
+        np.testing.assert_allclose(line.get_xydata(), way)
+    np.testing.assert_allclose(axes.collections[0].get_offsets(), ways[-1])

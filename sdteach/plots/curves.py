@@ -94,21 +94,23 @@ def learning(progress, title: str) -> Figure:
 
 @styled()
 def point_clouds(clouds: Sequence, captions: Sequence[str]) -> Figure:
-    """Points of the plane (n, 2), standard deviation about 1, side by side with their captions.
+    """Points of the plane (n, 2), standard deviation about 1, side by side with their captions; or the ways they went (steps, n, 2).
 
     Raises ValueError unless there is a caption for each cloud, at least one.
     """
     clouds = [*map(as_array, clouds)]
     grid = Grid([PAPER] * len(clouds), captions, 6)
-    page, images = sheet(grid, f"{len(clouds[0])} points: {grid.told}")
+    page, images = sheet(grid, f"{clouds[0].shape[-2]} points: {grid.told}")
     _draw_clouds(images, clouds)
     return page
 
 
 def _draw_clouds(images, made):
-    """In their cells of a grid, those that are points instead of pictures."""
+    """In their cells of a grid, those that are points instead of pictures; of ways (steps, n, 2), lines that end in a point."""
     for image, points in zip(images, made, strict=True):
-        if points.ndim == 2:
+        if points.shape[-1] == 2:
             image.set_alpha(0)
             image.axes.set(xlim=(-3, 3), ylim=(-3, 3))
-            image.axes.scatter(*points.T, s=1.5, color="C0")
+            if points.ndim == 3:
+                image.axes.plot(*points.transpose(2, 0, 1), "-", color=theme().quiet, linewidth=0.8, zorder=0.5)
+            image.axes.scatter(*points.reshape(-1, *points.shape[-2:])[-1].T, s=1.5, color="C0")
