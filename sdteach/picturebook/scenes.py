@@ -102,9 +102,7 @@ def scene_to_scale(seed: int, edge: int, grammar: Grammar = WORLD) -> Scene:
     any checkpoint sees it at its own size."""
     scene = describe(seed, grammar=grammar)
     larger = edge / scene.canvas
-    things = tuple(
-        replace(thing, centre=tuple(larger * at for at in thing.centre), radius=larger * thing.radius) for thing in scene.things
-    )
+    things = tuple(replace(thing, centre=tuple(larger * at for at in thing.centre), radius=larger * thing.radius) for thing in scene.things)
     return draw(replace(scene, things=things, canvas=edge))
 
 
