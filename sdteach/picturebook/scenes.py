@@ -10,7 +10,7 @@ colours.
 (128, 128)
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -91,6 +91,15 @@ def draw(description: Description) -> Scene:
 def scene_from_seed(seed: int, canvas: int = 128, objects: int | None = None, grammar: Grammar = WORLD) -> Scene:
     """Imagine and draw the scene of this seed; see `describe`."""
     return draw(describe(seed, canvas, objects, grammar))
+
+
+def scene_to_scale(seed: int, edge: int, grammar: Grammar = WORLD) -> Scene:
+    """The scene of this seed as `scene_from_seed` draws it, but all of it larger, or smaller, on a square of `edge` pixels: so that
+    any checkpoint sees it at its own size."""
+    scene = describe(seed, grammar=grammar)
+    larger = edge / scene.canvas
+    things = tuple(replace(thing, centre=tuple(larger * at for at in thing.centre), radius=larger * thing.radius) for thing in scene.things)
+    return draw(replace(scene, things=things, canvas=edge))
 
 
 def scenes_in_words(

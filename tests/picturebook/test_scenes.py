@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdteach.picturebook.imagining import Description, Thing, describe
-from sdteach.picturebook.scenes import box_of, draw, scene_from_seed
+from sdteach.picturebook.scenes import box_of, draw, scene_from_seed, scene_to_scale
 from sdteach.picturebook.world import COLOURS, HELD_OUT_PAIRS, OBJECTS, PLACES, RELATIONS, SIZES, SMALL_WORLD, STYLES, WORLD
 
 FLAT = dataclasses.replace(WORLD, styles=("flat",))
@@ -21,6 +21,16 @@ def test_a_scene_is_fixed_by_its_seed():
     assert np.array_equal(first.picture, again.picture)
     assert first.caption == again.caption
     assert not np.array_equal(first.picture, other.picture)
+
+
+@pytest.mark.parametrize("edge", [40, 128, 320])
+def test_a_scene_to_scale_is_the_same_scene_larger_or_smaller(edge):
+    scene, scaled = scene_from_seed(5), scene_to_scale(5, edge)
+    assert scaled.picture.shape == (edge, edge, 3)
+    assert (scaled.caption, scaled.place) == (scene.caption, scene.place)
+    assert np.array_equal(scaled.picture, scene.picture) == (edge == 128)
+    for thing, other in zip(scene.objects, scaled.objects, strict=True):
+        assert np.array(box_of(other.mask)) == pytest.approx(np.array(box_of(thing.mask)) * edge / 128, abs=2 + edge / 64)
 
 
 @settings(max_examples=40)

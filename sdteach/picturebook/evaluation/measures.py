@@ -31,6 +31,9 @@ class Measure:
     high: float
     count: int
 
+    def __str__(self):
+        return f"{self.value:.3g} ({self.low:.3g} to {self.high:.3g})"
+
 
 def fraction(right: Sequence[bool]) -> Measure:
     """How many are right, 0..1, and its interval (Wilson, 1927)."""
