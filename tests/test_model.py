@@ -137,7 +137,7 @@ def test_the_folders_contract():
     for tower in ("text_encoder", "image_encoder"):
         assert json.loads((PICTUREBOOK / tower / "config.json").read_text())["dtype"] == "float32"
     scheduler = json.loads((PICTUREBOOK / "scheduler" / "scheduler_config.json").read_text())
-    assert scheduler["_class_name"] == "PNDMScheduler"
+    assert scheduler["_class_name"] == "DDIMScheduler"
     expected = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1, "skip_prk_steps": True}
     assert {name: scheduler[name] for name in expected} == expected
     index = json.loads((PICTUREBOOK / "model_index.json").read_text())

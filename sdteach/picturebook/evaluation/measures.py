@@ -19,7 +19,7 @@ from ...vectors import cosine_similarity
 from ..captions import WORDS
 from ..scenes import Scene
 
-HEAT = 0.35  # a word was read wherever its heat map (0..1) is above this; chosen by `reading`
+HEAT = 0.2  # a word was read wherever its heat map (0..1) is above this; chosen by `reading`
 
 
 @dataclass(frozen=True)
