@@ -94,6 +94,21 @@ def test_a_star_is_learned_from_points():
     assert made.std().item() == pytest.approx(1, abs=0.2)
 
 
+def test_points_have_the_name_of_their_group_unless_it_is_dropped():
+    groups = torch.zeros(3, 2), torch.ones(5, 2)
+    torch.manual_seed(0)
+    points, text, noise, timesteps = live.some_named(groups, 400, 0.1)
+    assert points.shape == noise.shape == (800, 2, 1, 1)
+    assert timesteps.shape == (800,)
+    named = text.any(1)
+    assert torch.equal(text[named].argmax(1).float(), points[named, 0, 0, 0])
+    assert text.sum(1).unique().tolist() == [0, 1]
+    assert named.float().mean().item() == pytest.approx(0.9, abs=0.04)
+    assert live.some_named(groups, 9, 0.0)[1].any(1).all()
+    denoiser = live.PointDenoiser(8, names=2)
+    assert not torch.equal(denoiser(points, timesteps, text).sample, denoiser(points, timesteps, torch.zeros_like(text)).sample)
+
+
 def test_scenes_are_in_the_words_that_are_asked_for(model):
     grammar = known_grammar(model.vocabulary)
     scenes = live.some_scenes(model.vocabulary, grammar, 9, HELD_OUT_SEED, 64, 1)

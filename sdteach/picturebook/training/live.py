@@ -66,16 +66,18 @@ def learn(objective: nn.Module, prepare: Callable[[], tuple[Tensor, ...]], steps
 
 
 class PointDenoiser(nn.Module):
-    """A UNet's place taken by three layers: points of the plane (n, 2, 1, 1) and their timesteps to the noise in them."""
+    """A UNet's place taken by three layers: points of the plane (n, 2, 1, 1), their timesteps, and, if there are `names`, their text
+    (n, names) to the noise in them."""
 
-    def __init__(self, width: int = 128):
+    def __init__(self, width: int = 128, names: int = 0):
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(2 + 64, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
+        self.layers = nn.Sequential(nn.Linear(2 + 64 + names, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
                                     nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 2))  # fmt: skip
 
     def forward(self, noisy, timestep, text=None):
         time = get_timestep_embedding(timestep.expand(len(noisy)), 64)
-        return SimpleNamespace(sample=self.layers(torch.cat([noisy.flatten(1), time], 1)).view_as(noisy))
+        told = [noisy.flatten(1), time] if text is None else [noisy.flatten(1), time, text]
+        return SimpleNamespace(sample=self.layers(torch.cat(told, 1)).view_as(noisy))
 
 
 def points_of(name: str, number: int, seed: int = 0) -> Tensor:
@@ -104,6 +106,14 @@ def some_of(points: Tensor, number: int) -> tuple[Tensor, None, Tensor, Tensor]:
     """A random batch for `denoising.DenoisingObjective`: points (n, 2, 1, 1), no text, noise and timesteps."""
     chosen = points[torch.randint(len(points), (number,))][:, :, None, None]
     return chosen, None, torch.randn_like(chosen), torch.randint(new_scheduler().config.num_train_timesteps, (number,))
+
+
+def some_named(groups: Sequence[Tensor], number: int, dropped: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `some_of`, so many points of each group, with text that names the group: a row of the unit matrix, or zeros where it is
+    dropped, as happens to the share `dropped` of all."""
+    latents, _, noise, timesteps = zip(*(some_of(points, number) for points in groups), strict=True)
+    text = torch.eye(len(groups)).repeat_interleave(number, 0)
+    return torch.cat(latents), text * (torch.rand(len(text), 1) >= dropped), torch.cat(noise), torch.cat(timesteps)
 
 
 def some_scenes(words: frozenset[str], grammar: Grammar, number: int, first_seed: int = 0, canvas: int = 128,
