@@ -44,7 +44,7 @@ def write(model: StableDiffusion, folder: Path, archives: Path | None = None) ->
     templates = TEMPLATES.overlay(loader=ChoiceLoader([FileSystemLoader(SITE), TEMPLATES.loader]))
     colours = {name: mpl.colormaps[name](np.arange(256), bytes=True)[:, :3] for name in ("inferno", DIVERGING)}
     scales = {name: shades.ravel().tolist() for name, shades in colours.items()}
-    facts = {"model": model.name, "scales": scales, "generator": f"sdteach {__version__}"}
+    facts = {"model": Path(model.name).name, "scales": scales, "generator": f"sdteach {__version__}"}
     made["index.html"] = templates.get_template("live.html").render(facts).encode()
     version = hashlib.sha256(b"".join(made[name] for name in sorted(made))).hexdigest()[:16]
     made["service.js"] = templates.get_template("service.js").render(files=sorted(made), version=version).encode()
@@ -65,12 +65,12 @@ def check(model: StableDiffusion) -> None:
     if model.text_encoder_2 is not None or unet.time_cond_proj_dim or getattr(model.text_encoder.config, "use_attention_mask", False):
         raise ValueError(f"expected a checkpoint of the kind of Stable Diffusion 1 or 2, got {model.name}, whose UNet reads more than one "
                          "text; `sdteach play` makes pages of its runs")  # fmt: skip
-    if not _samplers(model.scheduler):
+    if not samplers(model.scheduler):
         raise ValueError(f"expected a checkpoint that DDIM, PNDM or Euler can sample as the page does, got {model.name}, whose scheduler's "
                          "configuration asks for more; `sdteach play` makes pages of its runs")  # fmt: skip
 
 
-def _samplers(scheduler):
+def samplers(scheduler):
     """What the page's samplers have to know, by the name of the class."""
     made = [cls.from_config(scheduler.config) for cls in SAMPLERS]
     return {
@@ -87,7 +87,7 @@ def _checkpoint(model):
     """The files of the model: its networks, its tokenizer, and what else the page has to know."""
     tokenizer, width, edge = model.tokenizer, model.text_encoder.config.hidden_size, model.unet.config.sample_size
     height, wide = (edge, edge) if isinstance(edge, int) else edge
-    latents, samplers = torch.zeros(2, model.unet.config.in_channels, height, wide), _samplers(model.scheduler)
+    latents, known = torch.zeros(2, model.unet.config.in_channels, height, wide), samplers(model.scheduler)
     rows = sorted(_known(model)) if model.vocabulary else [*range(model.text_encoder.config.vocab_size)]
     layers = tuple(cross_attention_layers(model.unet))
     seen = {"latents": latents, "timestep": torch.tensor(500.0), "text": torch.zeros(2, PLACES, width)}
@@ -98,10 +98,10 @@ def _checkpoint(model):
         "decoder": to_onnx(Decodes(model.vae), {"latents": latents[:1]}, ("picture",)),
     }
     facts = {
-        "name": model.name, "places": PLACES, "latents": [*latents.shape[1:]], "factor": model.vae_scale_factor,
+        "name": Path(model.name).name, "places": PLACES, "latents": [*latents.shape[1:]], "factor": model.vae_scale_factor,
         "guidance_scale": model.guidance_scale, "velocity": model.scheduler.config.prediction_type == "v_prediction",
-        "alphas_cumprod": model.scheduler.alphas_cumprod.tolist(), "samplers": samplers,
-        "sampler": name if (name := type(model.scheduler).__name__) in samplers else next(iter(samplers)),
+        "alphas_cumprod": model.scheduler.alphas_cumprod.tolist(), "samplers": known,
+        "sampler": name if (name := type(model.scheduler).__name__) in known else next(iter(known)),
         "start": tokenizer.bos_token_id, "end": tokenizer.eos_token_id, "padding": tokenizer.pad_token_id,
         "vocabulary": model.vocabulary and sorted(model.vocabulary), "rows": rows if model.vocabulary else None,
         "preview": fitted_colours(model).tolist(), "files": {name: len(data) for name, data in networks.items()},

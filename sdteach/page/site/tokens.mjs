@@ -2,8 +2,12 @@
 import { Tokenizer } from "./vendor/tokenizers.min.mjs";
 
 const SPACE = /^\s$/u;
-// Letters with all that belongs to them, joined by apostrophe or hyphen; or what stands between.
-const WORD = /[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}]+(?:['’-][\p{Alphabetic}\p{M}\p{Nd}\p{Pc}]+)*|[^\s\p{Alphabetic}\p{M}\p{Nd}\p{Pc}][^\s\p{Alphabetic}\p{Nd}\p{Pc}]*/gu;
+
+// A word is a special one; or letters with all that belongs to them, joined by apostrophe or hyphen; or what stands between.
+function wordOf(special) {
+  const letters = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\u200c\\u200d", own = special.map(word => word.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&")).join("|");
+  return new RegExp(`(?:${own})|[${letters}]+(?:['’-][${letters}]+)*|(?:(?!${own})[^\\s\\p{Alphabetic}\\p{Nd}\\p{Pc}])+`, "gu");
+}
 
 // Where in the text each piece stands, from and to in characters. Spaces apart, the pieces are the text, in lower case, byte by byte.
 function spans(text, pieces) {
@@ -24,6 +28,7 @@ export class Tokens {
   // `files` are tokenizer.json and tokenizer_config.json, read.
   constructor(files, { places, start, end, padding, vocabulary, rows }) {
     Object.assign(this, { places, start, end, padding, tokenizer: new Tokenizer(...files) });
+    this.word = wordOf(files[0].added_tokens.map(token => token.content));
     this.vocabulary = vocabulary && new Set(vocabulary);
     this.rows = rows && new Map(rows.map((id, row) => [id, row]));
   }
@@ -35,7 +40,7 @@ export class Tokens {
     const all = this.tokenizer.encode(text, { add_special_tokens: false }), room = this.places - 2;
     const where = spans(text, all.tokens), fitting = all.ids.slice(0, room), at = where.slice(0, room), end = fitting.length + 1;
     const ids = [this.start, ...fitting, this.end, ...Array(room - fitting.length).fill(this.padding)];
-    const read = at.at(-1)?.[1] ?? 0, found = [...text.matchAll(WORD)].filter(word => word.index < read);
+    const read = at.at(-1)?.[1] ?? 0, found = [...text.matchAll(this.word)].filter(word => word.index < read);
     const owner = at.map(([from, to]) => found.findIndex(word => word.index < Math.max(to, from + 1) && from < word.index + word[0].length));
     const used = [...new Set(owner)].filter(word => word >= 0).sort((a, b) => a - b), words = used.map(word => found[word][0]);
     return {
