@@ -1,9 +1,9 @@
 // The three networks, run by onnxruntime: words to vectors, latents to a noise prediction, latents to a picture.
 import * as ort from "./vendor/ort.wasm.min.mjs";
 
-// A file with what has come of it so far, as bytes.
+// A file from beside this module, as bytes; `came(size)` is told of every piece.
 async function fetched(name, came) {
-  const answer = await fetch(name);
+  const answer = await fetch(new URL(name, import.meta.url));
   if (!answer.ok) throw new Error(`expected the file ${name} beside this page, got ${answer.status}; write the folder again`);
   const parts = [], reader = answer.body.getReader();
   for (let part = await reader.read(); !part.done; part = await reader.read()) {
