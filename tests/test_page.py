@@ -125,9 +125,8 @@ def test_samplers_go_where_the_schedulers_of_diffusers_go(modules):
 
 
 def test_tokens_are_those_of_the_kit(modules, model):
-    script = """const { Tokens } = await use("tokens"), [facts, ...files] = await Promise.all(
-          ["checkpoint", "tokenizer", "tokenizer_config"].map(async name => (await fetch(`/model/${name}.json`)).json()));
-        const tokens = new Tokens(files, facts);
+    script = """const { Tokens } = await use("tokens"), json = async name => (await fetch(`/model/${name}.json`)).json();
+        const tokens = new Tokens(await json("tokenizer"), await json("checkpoint"));
         return given.map(text => tokens.of(text));"""
     for text, got in zip(TEXTS, modules(script, *TEXTS), strict=True):
         with pytest.MonkeyPatch.context() as patch:
@@ -145,8 +144,8 @@ RUN = """
 const { denoise } = await use("denoise"), { loadNetworks } = await use("networks"), { Tokens, placesOf } = await use("tokens");
 const { heatMap, lastQuarter, ranked } = await use("attention"), { cosines } = await use("vectors");
 const json = async name => (await fetch(`/model/${name}.json`)).json();
-const facts = await json("checkpoint"), files = [await json("tokenizer"), await json("tokenizer_config")];
-const networks = await loadNetworks(facts, () => {}), tokens = new Tokens(files, facts), made = [], [, height, width] = facts.latents;
+const facts = await json("checkpoint"), tokens = new Tokens(await json("tokenizer"), facts);
+const networks = await loadNetworks(facts, () => {}), made = [], [, height, width] = facts.latents;
 const plain = value => ArrayBuffer.isView(value) ? [...value] : value?.constructor === Object
   ? Object.fromEntries(Object.entries(value).map(([key, part]) => [key, plain(part)])) : value;
 for (const settings of given) {
@@ -220,7 +219,7 @@ def live(browser, address):
 
 
 def painting(page):
-    expect(page.locator(".notes")).to_have_text("Step 1 of 26")
+    expect(page.locator(".now")).to_contain_text("of 26")
 
 
 def painted(page):
@@ -279,9 +278,9 @@ def test_the_page_is_worked_by_keys(live):
     expect(page.locator("#tab-words")).to_have_attribute("aria-selected", "true")
     page.evaluate("document.activeElement.blur()")
     page.keyboard.press("Home")
-    expect(page.locator(".now")).to_contain_text("step 1 of 3")
+    expect(page.locator(".now")).to_contain_text("step 1 of 4")
     page.keyboard.press("ArrowRight")
-    expect(page.locator(".now")).to_contain_text("step 2 of 3")
+    expect(page.locator(".now")).to_contain_text("step 2 of 4")
     page.keyboard.press("End")
     expect(page.locator(".now")).to_have_text("the picture")
     page.click("#tab-reading")
@@ -305,7 +304,7 @@ def test_two_runs_stand_side_by_side_and_a_run_is_stopped(live):
     expect(page.locator(".run")).to_have_count(1)
     page.fill("[name=steps]", "60")
     page.keyboard.press("Enter")
-    expect(page.locator(".notes")).to_contain_text("of 60")
+    expect(page.locator(".now")).to_contain_text("of 61")
     page.click(".stop")
     expect(page.locator(".notes")).to_have_text("Stopped.")
     before = page.inner_text(".now")
@@ -368,7 +367,7 @@ def test_halves_are_kept_as_halves_and_all_else_as_it_is():
         network.weight.copy_(network.weight.half())
         network.bias.fill_(0.1)
     given = torch.randn(3, 8)
-    data = to_onnx(network, {"input": given}, ("output",), batched=("input",))
+    data = to_onnx(network, lambda network, given: network(given), {"input": given}, ("output",), "input")
     kinds = {tuple(weight.dims): weight.data_type for weight in onnx.load_from_string(data).graph.initializer}
     assert kinds == {(8, 8): onnx.TensorProto.FLOAT16, (8,): onnx.TensorProto.FLOAT}
     output = ReferenceEvaluator(onnx.load_from_string(data)).run(None, {"input": given[:2].numpy()})[0]
@@ -380,7 +379,7 @@ def test_what_a_browser_cannot_run_is_refused_before_any_work(model, random_mode
     refused = {
         "6,0.. MB": replace(random_model, unet=nn.Linear(100_000, 30_000, bias=False, device="meta")),
         "more than one": sdteach.load_model(family_folder("xl"), device="cpu"),
-        "asks for more": replace(model, scheduler=diffusers.DDIMScheduler.from_config(model.scheduler.config, **foreign)),
+        "do not know": replace(model, scheduler=diffusers.DDIMScheduler.from_config(model.scheduler.config, **foreign)),
     }
     for told, other in refused.items():
         with pytest.raises(ValueError, match=told):

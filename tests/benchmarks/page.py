@@ -16,7 +16,7 @@ import statistics
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 from rich.console import Console
 from rich.table import Table
 
@@ -52,15 +52,16 @@ def measured(browser, address, steps, rounds, threads):
     page = context.new_page()
     page.set_default_timeout(600_000)
     page.goto(address)
-    page.wait_for_function("document.querySelector('.notes').textContent.startsWith('Painted')")
+    notes = page.locator(".notes")
+    expect(notes).to_contain_text("Painted", timeout=600_000)
     assert page.evaluate("crossOriginIsolated") == threads
     page.fill("[name=steps]", str(steps))
     runs = []
     for seed in range(rounds):
         page.fill("[name=seed]", str(seed))
         page.click(".paint")
-        page.wait_for_function("!document.querySelector('.notes').textContent.startsWith('Painted')")
-        page.wait_for_function("document.querySelector('.notes').textContent.startsWith('Painted')")
+        expect(notes).not_to_contain_text("Painted")
+        expect(notes).to_contain_text("Painted", timeout=600_000)
         runs.append(float(page.inner_text(".notes").split()[2]))
     blank = context.new_page()  # in a page that does nothing else
     blank.set_default_timeout(600_000)

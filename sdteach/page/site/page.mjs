@@ -1,13 +1,13 @@
 // The page: what was asked for, the runs that are shown, and which stage of them.
 import { keepForLater } from "./offline.mjs";
-import { element, stages, tellingWord } from "./stages.mjs";
+import { element, stages, lastWord } from "./stages.mjs";
 import { captions } from "./tour.mjs";
 
 const find = what => document.querySelector(what);
 const form = find("form"), notes = find(".notes"), loading = find("progress"), slider = find(".controls input"), play = find(".play");
 const calm = matchMedia("(prefers-reduced-motion: reduce)"), tabs = [...document.querySelectorAll("[role=tab]")];
 // The runs that are shown, one or two, the last one the newest; how each stage is looked at.
-let runs = [], kept = null, facts, worker, count = 0, decoding = false, timer = null;
+let runs = [], kept = null, facts, worker, ready = false, busy = false, count = 0, decoding = false, timer = null;
 const view = { stage: "steps", stop: 1, word: null, least: 0, spot: null };
 
 find(".unserved").hidden = true;
@@ -64,7 +64,7 @@ function show() {
   const shown = runs.filter(run => run.steps.length), newest = shown.at(-1);
   if (!newest) return;
   const host = find("#stages"), longest = shown.find(run => calls(run) === Math.max(...shown.map(calls)));
-  for (const part of [".map", ".controls"]) find(part).hidden = false;
+  find(".way").hidden = false;
   slider.max = most() + 1;
   slider.value = view.stop;
   const step = longest.steps[stepAt(longest)], now = step ? `step ${step.index + 1} of ${step.calls}, t = ${Math.round(step.timestep)}` : "the picture";
@@ -102,12 +102,12 @@ function settings() {
 
 function paint() {
   if (!form.reportValidity()) return;
-  const old = runs.at(-1), run = { number: ++count, settings: settings(), facts, steps: [], decoded: new Map() };
+  const run = { number: ++count, settings: settings(), facts, steps: [], decoded: new Map() };
   pause();
-  runs = [...kept && kept !== old ? [kept] : kept ? [kept] : [], run];
+  runs = kept ? [kept, run] : [run];
   view.stop = Infinity;
   working(true);
-  tell("Reading the words …");
+  progress(0, "Painting …");
   worker.postMessage({ ask: "paint", run: run.number, settings: run.settings });
 }
 
@@ -118,16 +118,16 @@ function stop() {
 }
 
 function working(on) {
+  busy = on;
   find(".paint").hidden = on;
-  find(".stop").hidden = !on;
-  document.body.classList.toggle("working", on);
+  find(".stop").hidden = loading.hidden = !on;
 }
 
 const tell = words => { notes.textContent = words; };
 
 // The pictures of single steps are decoded when there is nothing else to do, the one that is looked at first.
 function decodeNext() {
-  if (decoding || document.body.classList.contains("working")) return;
+  if (decoding || busy) return;
   for (const run of runs.filter(run => run.picture)) {
     const order = [stepAt(run), ...run.steps.keys()], index = order.find(step => step < run.steps.length && !run.decoded.has(step));
     if (index === undefined) continue;
@@ -146,8 +146,8 @@ const told = {
   },
   loading({ fraction }) { progress(fraction, "Loading the networks …"); },
   ready() {
-    loading.hidden = true;
-    for (const button of document.querySelectorAll(":disabled")) button.disabled = button.classList.contains("beside");
+    ready = true;
+    for (const button of document.querySelectorAll(".paint, .guide")) button.disabled = false;
     paint();
   },
   typed({ words }) {
@@ -163,7 +163,7 @@ const told = {
     const following = view.stop === Infinity || view.stop >= own.steps.length - 1;
     if (own.steps.length === 1) view.stop = 1;
     else if (following) view.stop = own.steps.length;
-    tell(`Step ${step.index + 1} of ${step.calls}`);
+    loading.value = (step.index + 1) / step.calls;
     show();
   },
   picture({ run, picture, seconds }) {
@@ -183,7 +183,7 @@ const told = {
     runs.find(one => one.number === run)?.decoded.set(index, picture);
     show();
   },
-  failed({ why }) { loading.hidden = true; working(false); tell(`It did not work: ${why}`); },
+  failed({ why }) { working(false); tell(`It did not work: ${why}`); },
 };
 
 const change = (number, parts) => Object.assign(runs.find(run => run.number === number) ?? {}, parts);
@@ -199,10 +199,10 @@ function progress(fraction, words) {
 form.addEventListener("submit", event => { event.preventDefault(); paint(); });
 find(".stop").addEventListener("click", stop);
 form.elements.prompt.addEventListener("input", ({ target }) => { if (facts) worker.postMessage({ ask: "words", prompt: target.value }); });
-for (const name of ["negative_prompt", "seed", "steps", "guidance_scale", "sampler"]) form.elements[name].addEventListener("change", () => { if (facts && loading.hidden) paint(); });
+for (const name of ["negative_prompt", "seed", "steps", "guidance_scale", "sampler"]) form.elements[name].addEventListener("change", () => { if (ready) paint(); });
 find(".other").addEventListener("click", () => {
   form.elements.seed.value = Math.floor(Math.random() * 1000);
-  if (loading.hidden) paint();
+  if (ready) paint();
 });
 find(".beside").addEventListener("click", ({ target }) => {
   kept = kept ? null : runs.at(-1);
@@ -241,7 +241,7 @@ slider.addEventListener("input", () => { pause(); goTo(+slider.value); });
 find(".back").addEventListener("click", () => { pause(); goTo(view.stop - 1); });
 find(".on").addEventListener("click", () => { pause(); goTo(view.stop + 1); });
 addEventListener("keydown", event => { // a presenter's keys, wherever the focus rests
-  if (event.ctrlKey || event.altKey || event.metaKey || event.defaultPrevented || find(".controls").hidden) return;
+  if (event.ctrlKey || event.altKey || event.metaKey || event.defaultPrevented || find(".way").hidden) return;
   if (event.target.closest("input:not([type=range]), select, .wide, pre, .mask")) return;
   const at = { ArrowLeft: view.stop - 1, ArrowRight: view.stop + 1, Home: 1, End: most() + 1 }[event.key];
   if (event.key === " " && !event.target.closest("button, a")) play.click();
@@ -257,7 +257,7 @@ let caption = 0;
 function guide(number) {
   caption = number;
   tour.hidden = false;
-  const { stage, far, word, says } = captions[number], run = runs.at(-1), index = tellingWord(run);
+  const { stage, far, word, says } = captions[number], run = runs.at(-1), index = lastWord(run);
   find(".tour .says").textContent = says;
   find(".tour .where").textContent = `${number + 1} of ${captions.length}`;
   find(".tour .earlier").disabled = number === 0;

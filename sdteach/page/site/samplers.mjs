@@ -1,5 +1,5 @@
-// From one step to the next, as diffusers' schedulers go. Each is made of `alphas_cumprod` and of what the checkpoint's configuration
-// says of it, for a number of steps: its `timesteps`, the size of its first noise, what the UNet `sees` of a sample, and a `step`.
+// From one step to the next, as diffusers' schedulers go. Each is made of `alphas_cumprod` and of its scheduler's configuration, for a
+// number of steps: its `timesteps`, the size of its first noise, what the UNet `sees` of a sample, and a `step`.
 
 // One number of each list to one number of the new one.
 export const map = (rule, ...lists) => lists[0].map((_, i) => rule(...lists.map(list => list[i])));
@@ -11,12 +11,12 @@ function round(value) {
 }
 
 // Which times of the training the steps visit, from the noisiest on.
-function spaced(steps, { spacing, steps_offset }, total, whole) {
+function spaced(steps, { timestep_spacing, steps_offset }, total, whole) {
   const at = {
     leading: i => (steps - 1 - i) * Math.floor(total / steps) + steps_offset,
     trailing: i => round(total - i * (total / steps)) - 1,
     linspace: i => { const time = steps > 1 ? ((total - 1) / (steps - 1)) * (steps - 1 - i) : 0; return whole ? round(time) : Math.fround(time); },
-  }[spacing];
+  }[timestep_spacing];
   return Array.from({ length: steps }, (_, i) => at(i));
 }
 
@@ -35,8 +35,8 @@ function ddim(steps, alphas_cumprod, config, velocity) {
   return {
     timesteps, first: 1, sees: sample => sample,
     step(output, index, sample) {
-      const t = timesteps[index], before = t - stride, alpha_prod_t_prev = alphas_cumprod[before] ?? config.final_alpha_cumprod;
-      const { noise, predicted_x0 } = meant(output, sample, alphas_cumprod[t], velocity), most = config.clip ?? Infinity;
+      const t = timesteps[index], before = t - stride, alpha_prod_t_prev = alphas_cumprod[before] ?? beyond(alphas_cumprod, config);
+      const { noise, predicted_x0 } = meant(output, sample, alphas_cumprod[t], velocity), most = config.clip_sample ? config.clip_sample_range : Infinity;
       return map((x0, e) => Math.sqrt(alpha_prod_t_prev) * Math.min(Math.max(x0, -most), most) + Math.sqrt(1 - alpha_prod_t_prev) * e, predicted_x0, noise);
     },
   };
@@ -60,7 +60,7 @@ function pndm(steps, alphas_cumprod, config, velocity) {
       const again = index === 1, t = timesteps[index] + (again ? stride : 0), before = t - stride;
       if (index === 0) start = sample;
       const from = again ? start : sample, e = meant(mixed(output, index), from, alphas_cumprod[t], velocity).noise;
-      const now = alphas_cumprod[t], next = alphas_cumprod[before] ?? config.final_alpha_cumprod;
+      const now = alphas_cumprod[t], next = alphas_cumprod[before] ?? beyond(alphas_cumprod, config);
       const slope = (next - now) / (now * Math.sqrt(1 - next) + Math.sqrt(now * (1 - now) * next));
       return map((x, noise) => Math.sqrt(next / now) * x - slope * noise, from, e);
     },
@@ -77,12 +77,15 @@ function euler(steps, alphas_cumprod, config, velocity) {
   const most = Math.max(...sigmas);
   const sees = (sample, index) => map(x => x / Math.sqrt(sigmas[index] ** 2 + 1), sample);
   return {
-    timesteps, sees, first: config.spacing === "leading" ? Math.sqrt(most ** 2 + 1) : most,
+    timesteps, sees, first: config.timestep_spacing === "leading" ? Math.sqrt(most ** 2 + 1) : most,
     step(output, index, sample) {
       const sigma = sigmas[index], { noise } = meant(output, sees(sample, index), 1 / (sigma ** 2 + 1), velocity);
       return map((x, e) => x + ((sigmas[index + 1] ?? 0) - sigma) * e, sample, noise);
     },
   };
 }
+
+// What is left of the signal beyond the last step.
+const beyond = (alphas_cumprod, config) => config.set_alpha_to_one ? 1 : alphas_cumprod[0];
 
 export const samplers = { DDIMScheduler: ddim, PNDMScheduler: pndm, EulerDiscreteScheduler: euler };

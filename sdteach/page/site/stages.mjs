@@ -133,12 +133,12 @@ const noise = {
   },
 };
 
-// Names of things say more than "a" and "below": the longest word.
-export const tellingWord = run => run.words.words.reduce((best, word, index, all) => word.length > (all[best]?.length ?? 0) ? index : best, -1);
+// The last word with letters: where nothing is chosen, it is more often the name of a thing than the others.
+export const lastWord = run => run.words.words.findLastIndex(word => /\p{L}/u.test(word));
 
 const reading = {
   thumb(drawing, run, at, view) {
-    const [, height, width] = run.facts.latents, chosen = chosenWord(run, view), word = chosen < 0 ? tellingWord(run) : chosen;
+    const [, height, width] = run.facts.latents, chosen = chosenWord(run, view), word = chosen < 0 ? lastWord(run) : chosen;
     if (word < 0) return "no words";
     draw.heat(drawing, mapAt(run, at, word), height, width);
     return `“${run.words.words[word]}”`;
@@ -295,7 +295,7 @@ const steps = {
     const frames = [...new Set(Array.from({ length: 8 }, (_, i) => Math.round((i * (now.calls - 1)) / 7)))];
     const here = frames.filter(index => index < run.steps.length);
     once(find(host, ".film"), `${run.number} ${here.length} ${Boolean(run.picture)} ${here.filter(index => run.decoded.has(index))}`, () => [...here, ...run.picture ? [run.steps.length] : []].map(index => {
-      const result = index === run.steps.length, above = element("canvas", { className: "cells" }), below = element("canvas"), step = recordAt(run, index);
+      const result = index === run.steps.length, above = element("canvas", { className: "cells", ariaHidden: "true" }), below = element("canvas", { ariaHidden: "true" }), step = recordAt(run, index);
       draw.latents(above, result ? step.next_latents : step.latents, run.facts.latents);
       paintStep(below, run, index);
       return element("li", {}, element("button", { type: "button", className: "jump", data: { step: index }, onclick: () => act.goTo(run, index) },

@@ -25,10 +25,10 @@ function spans(text, pieces) {
 }
 
 export class Tokens {
-  // `files` are tokenizer.json and tokenizer_config.json, read.
-  constructor(files, { places, start, end, padding, vocabulary, rows }) {
-    Object.assign(this, { places, start, end, padding, tokenizer: new Tokenizer(...files) });
-    this.word = wordOf(files[0].added_tokens.map(token => token.content));
+  // `file` is tokenizer.json, read.
+  constructor(file, { places, start, end, padding, vocabulary, rows }) {
+    Object.assign(this, { places, start, end, padding, tokenizer: new Tokenizer(file, {}) });
+    this.word = wordOf(file.added_tokens.map(token => token.content));
     this.vocabulary = vocabulary && new Set(vocabulary);
     this.rows = rows && new Map(rows.map((id, row) => [id, row]));
   }

@@ -7,10 +7,14 @@ const json = async name => (await fetch(`model/${name}`)).json();
 const others = () => new Promise(done => setTimeout(done)); // let a message come in between
 let wanted = 0; // the number of the run that is asked for; another, or none, ends the one that is under way
 
-async function start() {
-  const facts = await json("checkpoint.json"), files = await Promise.all([json("tokenizer.json"), json("tokenizer_config.json")]);
-  const tokens = new Tokens(files, facts);
+async function describe() {
+  const facts = await json("checkpoint.json");
   postMessage({ told: "facts", facts });
+  return { facts, tokens: new Tokens(await json("tokenizer.json"), facts) };
+}
+
+async function load() {
+  const { facts, tokens } = await described;
   return { facts, tokens, networks: await loadNetworks(facts, fraction => postMessage({ told: "loading", fraction })) };
 }
 
@@ -30,9 +34,9 @@ async function paint({ facts, tokens, networks }, run, settings) {
   postMessage({ told: "picture", run, picture, seconds: (performance.now() - began) / 1000 });
 }
 
-const ready = start();
-ready.then(() => postMessage({ told: "ready", threads: self.crossOriginIsolated }), failed);
-let turn = ready; // one after the other: a network does one thing at a time
+const described = describe(), ready = load();
+ready.then(() => postMessage({ told: "ready" }), failed);
+let turn = ready.catch(() => {}); // one after the other: a network does one thing at a time
 
 function failed(error) {
   postMessage({ told: "failed", why: error.message });
@@ -41,7 +45,7 @@ function failed(error) {
 const answers = {
   paint: ({ run, settings }) => { wanted = run; return parts => wanted === run && paint(parts, run, settings); },
   stop: () => { wanted = 0; },
-  words: ({ prompt }) => async ({ tokens }) => postMessage({ told: "typed", words: tokens.of(prompt) }),
+  words: ({ prompt }) => { described.then(({ tokens }) => postMessage({ told: "typed", words: tokens.of(prompt) })); },
   decode: ({ run, index, latents }) => async ({ networks }) => postMessage({ told: "decoded", run, index, picture: await networks.decode(latents) }),
 };
 addEventListener("message", ({ data }) => {
