@@ -32,7 +32,7 @@ HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script> car"
 TEXTS = ("a red car below a yellow star", "A  Red CAR, (below) the star's x-ray!", "", "   ", "über naïve İstanbul ñ", "日本語 の car",
          "👩‍👩‍👧 🇩🇪 ok ❤️", "<|endoftext|> a car", "a red car " * 40, "snake_case мир-труд", "tab\tnew\nline",
          "I'll we're 123", HOSTILE)  # fmt: skip
-FAR = {"text": 1e-4, "latents": 2e-3, "noise": 2e-3, "predicted_x0": 5e-3, "attention": 1e-3}  # the stated tolerance, in units of each
+FAR = {"text": 1e-5, "latents": 1e-3, "noise": 5e-3, "predicted_x0": 1e-3, "attention": 2e-4}  # the stated tolerance, in units of each
 PIXELS = 2  # of 255, of the decoded picture
 
 
@@ -190,8 +190,8 @@ def test_a_run_in_the_browser_is_the_run_of_the_kit(modules, model):
         near(got["final"], trace.final_latents, FAR["latents"])
         near(np.reshape(got["pixels"], (trace.height, trace.width, 4))[..., :3], trace.pixels.astype(int), PIXELS)
         for word, heat in enumerate(got["heat"]):
-            near(heat, trace.heat_map(word), 0.02)
-        near(got["early"], trace.heat_map(len(trace.tokens.words) - 1, [0]), 0.02)
+            near(heat, trace.heat_map(word), 1e-3)
+        near(got["early"], trace.heat_map(len(trace.tokens.words) - 1, [0]), 1e-3)
         near(got["cosines"], trace.word_cosines(), 1e-4)
         shares = [share for _, share in got["ranked"]]
         assert shares == sorted(shares, reverse=True)

@@ -96,7 +96,7 @@ const vectors = {
   },
   show(host, run) {
     const { places } = run.facts, features = run.text.length / places, rows = run.words.pieces.length;
-    find(host, "h3").textContent = `${features} numbers for each of ${places} places`;
+    find(host, ".size").textContent = `${features} numbers for each of ${places} places`;
     once(find(host, ".strips"), run.text, () => Array.from({ length: rows + (rows < places) }, (_, place) => {
       const piece = run.words.pieces[place] ?? "padding", strip = canvas("cells", `the vector of ${piece}`);
       draw.signed(strip, run.text.subarray(place * features, (place + 1) * features), 1, features);
@@ -214,7 +214,7 @@ const difference = (a, b) => a.map((value, i) => value - b[i]);
 function tiles(host, run, at, rule) {
   const now = recordAt(run, at), when = `at step ${now.index + 1}`;
   for (const [className, [values, most]] of Object.entries(rule(now))) {
-    const drawing = find(host, `.${className}`);
+    const drawing = find(host, `canvas.${className}`);
     drawing.closest("figure").hidden = !values;
     if (!values) continue;
     const [, height, width] = run.facts.latents;
@@ -246,7 +246,7 @@ const guidance = {
   show(host, run, at) {
     const now = recordAt(run, at), svg = find(host, ".arrows"), told = find(host, ".told"), scale = run.settings.guidance_scale;
     const negative = run.against.words.length ? "for what it is to be kept away from" : "without the words";
-    find(host, ".uncond").closest("figure").lastChild.textContent = negative;
+    find(host, "canvas.uncond").closest("figure").lastChild.textContent = negative;
     tiles(host, run, at, step => ({
       uncond: [step.noise_uncond], "told-of": [step.noise_text], guided: [step.noise],
       push: [step.noise_uncond && difference(step.noise_text, step.noise_uncond), 1],
