@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from inspect import signature
 from pathlib import Path
 
 import matplotlib as mpl
@@ -69,8 +70,10 @@ def check(model: StableDiffusion) -> None:
 
 def samplers(scheduler) -> dict[str, dict]:
     """The configurations of the samplers that the page has, as far as it knows what they ask for, by the name of the class."""
-    made = [dict(cls.from_config(scheduler.config).config) for cls in (DDIMScheduler, PNDMScheduler, EulerDiscreteScheduler)]
-    return {config["_class_name"]: config for config in made if not any(config.get(key, value) != value for key, value in KNOWN.items())}
+    kinds = (DDIMScheduler, PNDMScheduler, EulerDiscreteScheduler)
+    made = {cls.__name__: dict(cls.from_config(scheduler.config).config) for cls in kinds}
+    return {cls.__name__: made[cls.__name__] for cls in kinds
+            if all(made[cls.__name__][key] == KNOWN[key] for key in KNOWN.keys() & signature(cls).parameters)}  # fmt: skip
 
 
 def _checkpoint(model, name):

@@ -11,6 +11,7 @@ let runs = [], kept = null, facts, worker, ready = false, busy = false, count = 
 const view = { stage: "steps", stop: 1, word: null, least: 0, spot: null };
 
 find(".unserved").hidden = true;
+find(".settings").open = matchMedia("(min-width: 40rem)").matches;
 
 // ---- what is shown
 
@@ -40,9 +41,9 @@ const SETTINGS = { negative_prompt: value => value.trim() && `not: ${value}`, se
 function heading(run, other) {
   const said = Object.entries(SETTINGS).flatMap(([key, tell]) => {
     const words = tell(run.settings[key]);
-    return words ? [element("span", {}, element(other && other.settings[key] !== run.settings[key] ? "b" : "bdi", {}, words))] : [];
+    return words ? [" ", element("span", {}, element(other && other.settings[key] !== run.settings[key] ? "b" : "bdi", {}, words))] : [];
   });
-  return element("header", {}, element("h3", {}, element("bdi", {}, run.settings.prompt.trim() || "no words")), element("p", { className: "facts" }, ...said));
+  return element("header", { hidden: !other }, element("h3", {}, element("bdi", {}, run.settings.prompt.trim() || "no words")), element("p", { className: "facts" }, ...said));
 }
 
 // A stage is built when it is turned to, or when other runs are shown, and filled at every change.
@@ -120,7 +121,8 @@ function stop() {
 function working(on) {
   busy = on;
   find(".paint").hidden = on;
-  find(".stop").hidden = loading.hidden = !on;
+  find(".stop").hidden = !on;
+  loading.classList.toggle("idle", !on);
 }
 
 const tell = words => { notes.textContent = words; };
@@ -189,7 +191,7 @@ const told = {
 const change = (number, parts) => Object.assign(runs.find(run => run.number === number) ?? {}, parts);
 
 function progress(fraction, words) {
-  loading.hidden = false;
+  loading.classList.remove("idle");
   loading.value = fraction;
   tell(words);
 }

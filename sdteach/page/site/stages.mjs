@@ -75,7 +75,7 @@ function notice(host, lead, words) {
 
 const words = {
   thumb(grid, run) {
-    once(grid, run.words, () => run.words.ids.slice(1, Math.min(run.words.end, 10)).map(id => element("span", {}, String(id))));
+    once(grid, run.words, () => run.words.ids.slice(1, Math.min(run.words.end, 4)).map(id => element("span", {}, String(id))));
     return `${run.words.end + 1} tokens`;
   },
   show(host, run) {
@@ -246,10 +246,12 @@ const guidance = {
   show(host, run, at) {
     const now = recordAt(run, at), svg = find(host, ".arrows"), told = find(host, ".told"), scale = run.settings.guidance_scale;
     const negative = run.against.words.length ? "for what it is to be kept away from" : "without the words";
+    const wanted = now.noise_uncond && difference(now.noise_text, now.noise_uncond), most = wanted && Math.max(...wanted.map(Math.abs));
     find(host, "canvas.uncond").closest("figure").lastChild.textContent = negative;
+    find(host, "canvas.push").closest("figure").lastChild.textContent = `the difference, ${Math.round(3 / (most || 3))} times as bright`;
     tiles(host, run, at, step => ({
       uncond: [step.noise_uncond], "told-of": [step.noise_text], guided: [step.noise],
-      push: [step.noise_uncond && difference(step.noise_text, step.noise_uncond), 1],
+      push: [wanted, most],
     }));
     if (!now.noise_uncond) {
       svg.replaceChildren();
