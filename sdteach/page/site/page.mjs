@@ -92,6 +92,7 @@ function goTo(stop) {
 function turnTo(stage) {
   view.stage = stage;
   show();
+  find(`#tab-${stage}`).scrollIntoView({ block: "nearest", inline: "center" });
 }
 
 // ---- what is asked for
@@ -264,7 +265,7 @@ function guide(number) {
   find(".tour .where").textContent = `${number + 1} of ${captions.length}`;
   find(".tour .earlier").disabled = number === 0;
   find(".tour .next").textContent = number + 1 < captions.length ? "Next" : "Done";
-  view.stage = stage;
+  turnTo(stage);
   if (word && index >= 0) view.word = { name: run.words.words[index], index };
   pause();
   goTo(far === 1 ? most() + 1 : 1 + Math.round(far * (most() - 1)));

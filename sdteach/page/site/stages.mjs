@@ -92,7 +92,7 @@ const vectors = {
   thumb(drawing, run) {
     const features = run.text.length / run.facts.places;
     draw.signed(drawing, run.text.subarray(0, 24 * features).filter((_, i) => i % features < 24), 24, 24);
-    return `${run.facts.places} × ${features} numbers`;
+    return `${run.facts.places} × ${features}`;
   },
   show(host, run) {
     const { places } = run.facts, features = run.text.length / places, rows = run.words.pieces.length;
