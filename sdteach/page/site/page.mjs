@@ -154,6 +154,7 @@ const told = {
     paint();
   },
   typed({ words }) {
+    if (busy) return;
     const known = words.unknown.length ? `${facts.name} never read ${words.unknown.join(", ")}. ` : "";
     tell(`${known}${words.end + 1} tokens: ${words.ids.slice(0, words.end + 1).join(" ")}`);
   },
@@ -268,6 +269,7 @@ function guide(number) {
   turnTo(stage);
   if (word && index >= 0) view.word = { name: run.words.words[index], index };
   pause();
+  if (!matchMedia("(min-width: 40rem)").matches) find("#stages").scrollIntoView();
   goTo(far === 1 ? most() + 1 : 1 + Math.round(far * (most() - 1)));
 }
 function endTour() {
