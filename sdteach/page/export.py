@@ -33,9 +33,9 @@ def decode(vae: nn.Module, latents: Tensor) -> Tensor:
 
 
 def with_rows(tower: nn.Module, rows: list[int]) -> nn.Module:
-    """The text tower with these rows of its table alone, and after them one of zeros for all that it never learned."""
+    """The text tower with these rows of its table alone."""
     tower, table = deepcopy(tower), tower.get_input_embeddings().weight
-    tower.set_input_embeddings(nn.Embedding.from_pretrained(torch.cat([table[rows], torch.zeros_like(table[:1])])))
+    tower.set_input_embeddings(nn.Embedding.from_pretrained(table[rows]))
     return tower
 
 

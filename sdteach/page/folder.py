@@ -20,6 +20,7 @@ from ..vae import fitted_colours
 from . import export, packages
 
 LARGEST = 40_000_000  # bytes of weights, in half precision, that a phone may be asked to fetch and to run
+UNREAD = 64  # rows of the table that stand for all those that a small checkpoint never read
 SITE = Path(__file__).with_name("site")
 # What else a scheduler's configuration may ask for, the page's samplers do not know.
 KNOWN = dict(
@@ -79,13 +80,15 @@ def samplers(scheduler) -> dict[str, dict]:
 def _checkpoint(model, name):
     """The files of the model: its networks, its tokenizer, and what else the page has to know."""
     tokenizer, tower, own = model.tokenizer, model.text_encoder, type(model.scheduler).__name__
-    # What a small checkpoint has read: its words' pieces, marks, and what stands at start, end and padding.
-    rows = sorted({*tokenizer(" ".join([*model.vocabulary, ",", "."])).input_ids, tokenizer.pad_token_id}) if model.vocabulary else None
+    rows = [*range(tower.config.vocab_size)]
+    if model.vocabulary:  # its words' pieces, marks, what stands at start, end and padding; and some that it never read, for all others
+        read = {*tokenizer(" ".join([*model.vocabulary, ",", "."])).input_ids, tokenizer.pad_token_id}
+        rows = [*read, *[row for row in rows if row not in read][:UNREAD]]
     latents = torch.zeros(2, model.unet.config.in_channels, *2 * [model.unet.config.sample_size])
     seen = {"latents": latents, "timestep": torch.tensor(500.0), "text": torch.zeros(2, PLACES, tower.config.hidden_size)}
     outputs = ("output", *cross_attention_layers(model.unet))
     networks = {
-        "text_encoder": export.to_onnx(export.with_rows(tower, rows or slice(None)), export.read,
+        "text_encoder": export.to_onnx(export.with_rows(tower, rows), export.read,
                                        {"rows": torch.zeros(1, PLACES, dtype=torch.long)}, ("text",)),
         "unet": export.to_onnx(model.unet, export.predict, seen, outputs, "latents", "text"),
         "decoder": export.to_onnx(model.vae, export.decode, {"latents": latents[:1]}, ("picture",)),
@@ -96,7 +99,7 @@ def _checkpoint(model, name):
         "guidance_scale": model.guidance_scale, "velocity": model.scheduler.config.prediction_type == "v_prediction",
         "alphas_cumprod": model.scheduler.alphas_cumprod.tolist(), "samplers": known, "sampler": own if own in known else next(iter(known)),
         "start": tokenizer.bos_token_id, "end": tokenizer.eos_token_id, "padding": tokenizer.pad_token_id,
-        "vocabulary": model.vocabulary and sorted(model.vocabulary), "preview": fitted_colours(model).tolist(),
+        "vocabulary": model.vocabulary and sorted(model.vocabulary), "unread": UNREAD, "preview": fitted_colours(model).tolist(),
         "files": {file: len(data) for file, data in networks.items()},
     }  # fmt: skip
     texts = {"checkpoint.json": json.dumps(facts), "tokenizer.json": tokenizer.backend_tokenizer.to_str()}

@@ -83,7 +83,7 @@ const words = {
     tokenList(find(host, ".against"), run.against, run.facts.places);
     const { unknown, dropped } = run.words;
     notice(find(host, ".unknown"), `${run.facts.name} never read:`, unknown.join(", ") &&
-      `${unknown.join(", ")}. The number is there, but nothing was learned for it: here it is read as zeros.`);
+      `${unknown.join(", ")}. The number is there, but nothing was learned for it: it may draw anything.`);
     notice(find(host, ".dropped"), "Cut off, never read:", dropped);
   },
 };
@@ -271,7 +271,7 @@ const guidance = {
     ];
     if (ended) marks.push(
       shape("line", { class: "truth", x1: x(along), y1: y(across), x2: x(along), y2: base }), shape("circle", { class: "truth", cx: x(along), cy: y(across), r: 9 }),
-      shape("text", { class: "truth", x: x(along), y: y(across) - 18 }, "the noise between here and the picture"),
+      shape("text", { class: "truth", x: Math.min(x(along), 480), y: y(across) - 18 }, "the noise between here and the picture"),
     );
     svg.replaceChildren(...marks);
     told.textContent = `At step ${now.index + 1} the words push by ${percent(plane.push)} of the noise’s length; guidance goes on to ${percent(far)}.`

@@ -26,11 +26,12 @@ function spans(text, pieces) {
 
 export class Tokens {
   // `file` is tokenizer.json, read.
-  constructor(file, { places, start, end, padding, vocabulary, rows }) {
+  constructor(file, { places, start, end, padding, vocabulary, rows, unread }) {
     Object.assign(this, { places, start, end, padding, tokenizer: new Tokenizer(file, {}) });
     this.word = wordOf(file.added_tokens.map(token => token.content));
     this.vocabulary = vocabulary && new Set(vocabulary);
-    this.rows = rows && new Map(rows.map((id, row) => [id, row]));
+    this.rows = new Map(rows.map((id, row) => [id, row]));
+    this.unread = id => rows.length - unread + (id % unread); // a row that was never learned, as the word's own
   }
 
   // `ids` of all places, the `pieces` from the start token to the end token, the `words`, the word of each piece (-1 for none), what was
@@ -48,7 +49,7 @@ export class Tokens {
       word_of: [-1, ...owner.map(word => used.indexOf(word)), -1],
       dropped: all.ids.length > room ? text.slice(where[room][0]).trim() : "",
       unknown: this.vocabulary ? [...new Set(words)].filter(word => /[\p{L}\p{N}]/u.test(word) && !this.vocabulary.has(word.toLowerCase())) : [],
-      table: this.rows ? ids.map(id => this.rows.get(id) ?? this.rows.size) : ids,
+      table: ids.map(id => this.rows.get(id) ?? this.unread(id)),
     };
   }
 }
