@@ -107,14 +107,14 @@ def preview(model: StableDiffusion, latents: Given) -> UInt8[np.ndarray, "height
     """
     _check_one(model, latents)
     if model.vae not in _COLOURS:
-        _COLOURS[model.vae] = _fitted_colours(model)
+        _COLOURS[model.vae] = fitted_colours(model)
     colours = _with_one(latents) @ _COLOURS[model.vae].to(getattr(latents, "device", "cpu"))
     return colours.nan_to_num().round().clamp(0, 255).byte().cpu().numpy()
 
 
-def _fitted_colours(model):
-    """(channels + 1, 3). On smooth random latents the colours are nearer to true runs' than on pictures of coloured squares, and
-    vary less; one decoded picture is enough (tests/benchmarks/preview.py)."""
+def fitted_colours(model):
+    """The weights of `preview`, (channels + 1, 3). On smooth random latents the colours are nearer to true runs' than on pictures of
+    coloured squares, and vary less; one decoded picture is enough (tests/benchmarks/preview.py)."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randn(1, model.vae.config.latent_channels, 16, 16, generator=generator)
     latents = torch.nn.functional.interpolate(coarse, scale_factor=2, mode="bicubic")

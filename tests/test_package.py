@@ -153,6 +153,7 @@ def test_the_wheel_carries_assets_and_lessons(wheel):
         "__init__.pyi",
         "classroom/jupyter/labconfig/page_config.json",
         *(f"player/templates/{name}" for name in ("shell.html", "player.css", "player.js")),
+        *(f"page/site/{name}" for name in ("live.html", "live.css", "page.mjs", "service.js")),
     ):
         assert f"sdteach/{beside}" in names, beside
     assert not [name for name in names if name.startswith(("tests/", "assets/", "lessons/"))]

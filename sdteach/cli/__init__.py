@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import fetching, learning, painting, teaching  # each adds its commands to the app
+from . import fetching, learning, page, painting, teaching  # each adds its commands to the app
 from .options import app
 from .output import asides, notes, say
 
-__all__ = ["app", "fetching", "learning", "main", "painting", "teaching"]
+__all__ = ["app", "fetching", "learning", "main", "page", "painting", "teaching"]
 
 
 def main() -> None:

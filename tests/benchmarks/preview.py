@@ -78,7 +78,7 @@ def main():
         table.add_row(told, ", ".join(f"{decibels(model, fitted(*one), latents, pictures):.1f}" for one in tried))
     table.add_row("the runs themselves", f"{decibels(model, fitted(latents, pictures), latents, pictures):.1f}")
     Console().print(table)
-    fit = seconds(lambda: vae._fitted_colours(model))
+    fit = seconds(lambda: vae.fitted_colours(model))
     look, decode = (seconds(lambda one=one: one(model, latents[-1])) for one in (vae.preview, sdteach.latents_to_image))
     Console().print(f"fit {fit:.3f} s, preview {1e3 * look:.3f} ms, decode {1e3 * decode:.1f} ms: {decode / look:.0f} times")
 
