@@ -8,6 +8,7 @@ from . import edits as edits
 from . import files as files
 from . import loading as loading
 from . import model as model
+from . import page as page
 from . import picturebook as picturebook
 from . import pictures as pictures
 from . import pipeline as pipeline

@@ -37,7 +37,7 @@ def trace(model):
 
 @pytest.fixture(scope="module")
 def other(model):
-    return sdteach.generate(model, "a yellow car", steps=5, seed=4, negative_prompt="snow")
+    return sdteach.generate(model, "a yellow car", steps=5, seed=4, negative_prompt="snow", scheduler="PNDMScheduler")
 
 
 @pytest.fixture(scope="module")

@@ -475,7 +475,7 @@ def test_the_sheet_shows_the_run(trace):
 
 @pytest.mark.parametrize("collect", [(), ("latents",), ("attention",), ("preview",)])
 def test_what_was_not_collected_is_left_out(model, collect):
-    trace = sdteach.generate(model, "a red car", steps=2, width=72, collect=collect)
+    trace = sdteach.generate(model, "a red car", steps=3, width=72, collect=collect)
     expected = 1 + ("latents" in collect) + 3 * ("attention" in collect) + 3 * ("preview" in collect)
     assert len(images(contact_sheet(trace))) == expected
 

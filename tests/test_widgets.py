@@ -319,7 +319,7 @@ def test_a_live_explorer_draws_what_is_asked_for_and_keeps_it():
 
 
 def test_explore_where_words_are_read(model):
-    trace = sdteach.generate(model, "a car left of a star", steps=2, collect=("attention", "attention_heads"))
+    trace = sdteach.generate(model, "a car left of a star", steps=3, collect=("attention", "attention_heads"))
     made = widgets.attention_explorer(trace)
     layer = "up_blocks.1.attentions.0.transformer_blocks.0.attn2"
     assert made.sliders["word"].options == ("a (1)", "car", "left", "of", "a (2)", "star")
