@@ -166,20 +166,6 @@ def test_a_prompt_without_words_offers_none(tiny):
     assert "the picture" in demo.picture.value
 
 
-def test_a_page_that_is_seen_asks_now_and_then_and_is_answered(tiny):
-    demo = Demo(tiny)
-    assert "load it again" in demo._repr_mimebundle_()["text/html"]
-    assert not demo.ask.playing
-    demo.ask._view_count = 1
-    assert (demo.ask.playing, demo.ask.repeat) == (True, True)
-    first = demo.answer.value
-    demo.ask.value = 1
-    assert demo.answer.value != first
-    assert "Nobody answers" in demo.answer.value
-    demo.ask._view_count = 0
-    assert not demo.ask.playing
-
-
 def test_without_voila_or_with_a_model_that_is_not_there_the_command_says_what_to_do(monkeypatch):
     calls = []
     monkeypatch.setattr(subprocess, "call", lambda *given, **env: calls.append((given[0], env["env"])) or 0)
@@ -234,9 +220,6 @@ def test_by_keyboard_alone_a_run_is_painted_stopped_looked_at_and_saved(opened):
     opened.get_by_role("radio", name="car", exact=True).press("Space")
     expect(opened.locator("figcaption").last).to_have_text("where “car” is read")
     assert opened.locator("img[src=x]").count() == 0
-    expect(opened.locator(".lost")).to_be_hidden()
-    opened.add_style_tag(content=".lost { animation-delay: 0s !important; }")  # as if nobody had answered for long
-    expect(opened.locator(".lost")).to_be_visible()
 
 
 def test_two_runs_fit_on_a_small_projector_for_everyone_and_a_page_that_is_left_takes_its_model_along(served, opened):

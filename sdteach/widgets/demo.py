@@ -4,7 +4,7 @@ import asyncio
 import base64
 from collections.abc import Callable, Iterator
 
-from ipywidgets import HTML, Button, FloatText, HBox, IntSlider, IntText, Play, RadioButtons, Text, ToggleButton
+from ipywidgets import HTML, Button, FloatText, HBox, IntSlider, IntText, RadioButtons, Text, ToggleButton
 
 from ..player import to_html
 from ..player.page import render
@@ -15,7 +15,6 @@ from .stages import named_words
 
 PAINT, STOP, STOPPING = "Paint", "Stop", "Stopping …"
 KEEP, KEPT = "Keep to compare", "Kept on the left"
-BEAT = 8000  # milliseconds; demo.css says that the page is lost when it was not answered three times
 
 
 class Demo(Shown):
@@ -36,10 +35,8 @@ class Demo(Shown):
         self.button, self.keep, self.page = Button().add_class("paint"), ToggleButton(description=KEEP), HTML().add_class("save")
         self.word = RadioButtons(options=[], description="word").add_class("words")
         self.step = IntSlider(1, min=1, max=1, description="step")
-        # The page asks now and then, and is answered: what it shows else, as time goes by, is that nobody is there any more.
-        self.ask, self.answer = Play(max=1, interval=BEAT, repeat=True).add_class("unseen"), HTML()
         super().__init__([])
-        self.children = [HTML(f"<style>{render('demo.css')}</style>").add_class("unseen"), self.ask, self.answer,
+        self.children = [HTML(f"<style>{render('demo.css')}</style>").add_class("unseen"),
                          HBox([self.prompt.add_class("prompt"), self.button]).add_class("asked"),
                          HBox([self.steps, self.guidance, self.seed, self.keep, self.page]).add_class("set"),
                          self.said.add_class("said"), self.picture.add_class("runs"), self.word, self.step]  # fmt: skip
@@ -50,14 +47,7 @@ class Demo(Shown):
         for chosen in (self.step, self.word):
             chosen.observe(self._show, "value")
         self.keep.observe(self._keep, "value")
-        self.ask._view_count = 0  # else it is not counted
-        self.ask.observe(lambda seen: self.ask.set_trait("playing", bool(seen.new)), "_view_count")
-        self.ask.observe(self._answer, "value")
-        self._answer()
         self._ready()
-
-    def _answer(self, _=None):
-        self.answer.value = render("lost.html", beat=self.ask.value)
 
     def _ready(self):
         self._task, self.button.description, self.button.button_style = None, PAINT, "primary"
