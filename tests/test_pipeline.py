@@ -56,7 +56,9 @@ def test_equals_diffusers_on_picturebook(model, diffusers_latents, scheduler, pr
 
 def test_the_bare_pipeline_on_the_folder_makes_the_same_picture(model):
     bare = StableDiffusionPipeline.from_pretrained(PICTUREBOOK)
-    picture = bare("a red car", num_inference_steps=5, generator=torch.Generator().manual_seed(2)).images[0]
+    picture = bare(
+        "a red car", num_inference_steps=5, guidance_scale=model.guidance_scale, generator=torch.Generator().manual_seed(2)
+    ).images[0]
     assert np.array_equal(np.asarray(picture), sdteach.generate(model, "a red car", steps=5, seed=2).pixels)
 
 

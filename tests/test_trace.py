@@ -352,7 +352,7 @@ def test_repr_summarises_on_one_screen(trace):
         assert len(lines) <= 24
         assert max(map(len, lines)) <= 80
     assert "text: float32 (77, 128), -" in repr(trace)
-    assert "steps: 3 x StepRecord" in repr(trace)
+    assert "steps: 2 x StepRecord" in repr(trace)
     assert "strength" not in repr(trace)
     assert "latents: float32 (1, 4, 9, 5), -" in repr(trace.steps[0])
 

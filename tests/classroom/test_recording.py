@@ -53,7 +53,7 @@ def test_fifty_steps_of_stable_diffusion_1_5_with_previews_and_word_maps_take_at
 @pytest.fixture(scope="module")
 def large(model):
     """As wide as Stable Diffusion paints and wider, so that maps and previews shrink."""
-    made = sdteach.generate(model, "a red car below a yellow star", steps=2, seed=23, height=232, width=544, collect=KEPT)
+    made = sdteach.generate(model, "a red car below a yellow star", steps=3, seed=23, height=232, width=544, collect=KEPT)
     return with_previews(model, made)
 
 
@@ -120,7 +120,7 @@ def test_coarser_heat_maps_stay_near_those_of_the_whole_run(large):
         full, coarse = large.heat_map(word), light.heat_map(word)
         assert coarse.shape == full.shape == (29, 68)
         assert np.abs(full - coarse).mean() < 0.03
-        assert np.corrcoef(full.ravel(), coarse.ravel())[0, 1] > 0.95
+        assert np.corrcoef(full.ravel(), coarse.ravel())[0, 1] > 0.9
 
 
 def test_what_was_read_still_sums_to_one_at_every_position(large):
@@ -212,7 +212,7 @@ for widget in shown:
     assert "<img alt=" in widget._repr_mimebundle_()["text/html"]
 shown[1].choose(word="star", step=4, layer=run.layers[0])
 shown[2].paint()
-assert shown[2].painted[0] is first.pixels and not shown[2].error
+assert shown[2].painted[0] is first.pixels and not shown[2].said.value
 page = to_html(run, first)
 assert all(word in page for word in words) and len(page) < 6e6
 assert not {"torch", "diffusers", "transformers"} & set(sys.modules)
