@@ -45,7 +45,7 @@ def fraction(right: Sequence[bool]) -> Measure:
     return Measure(sum(right) / len(right), float(interval.low), float(interval.high), len(right))
 
 
-def average(values: Sequence[float]) -> Measure:
+def average(values: Sequence[float | bool] | np.ndarray) -> Measure:
     """A mean and its normal interval."""
     n = len(values)
     mean = float(np.mean(values)) if n else float("nan")
