@@ -116,7 +116,7 @@ def step_of(explorer):
     readout = explorer.locator(".widget-readout")
     readout.scroll_into_view_if_needed()  # JupyterLab renders what is in view
     step = int(readout.inner_text())
-    expect(explorer.locator("img")).to_have_attribute("alt", re.compile(f"^step {step} of 26,"))
+    expect(explorer.locator("img")).to_have_attribute("alt", re.compile(f"^step {step} of 25,"))
     return step
 
 
