@@ -213,7 +213,7 @@ def live(browser, address):
     page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.goto(address)
-    expect(page.locator(".now")).to_contain_text("of 26")
+    expect(page.locator(".now")).to_contain_text("of 25")
     page.fill("[name=steps]", "3")
     page.keyboard.press("Tab")
     painted(page)
@@ -247,7 +247,7 @@ def test_the_page_asks_nobody_prompts_are_text_and_later_there_need_be_no_networ
     assert page.evaluate("crossOriginIsolated")  # so that there are threads
     page.context.set_offline(True)
     page.reload()
-    expect(page.locator(".now")).to_contain_text("of 26")
+    expect(page.locator(".now")).to_contain_text("of 25")
     assert asked
     assert all(url.startswith((address, "data:", "blob:")) for url in asked)
     assert wrong == []
