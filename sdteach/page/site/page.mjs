@@ -217,7 +217,7 @@ find(".beside").addEventListener("click", ({ target }) => {
 });
 for (const tab of tabs) tab.addEventListener("click", () => turnTo(tab.dataset.stage));
 find("[role=tablist]").addEventListener("keydown", event => {
-  const here = tabs.findIndex(tab => tab.dataset.stage === view.stage);
+  const here = tabs.indexOf(event.target.closest("[role=tab]"));
   const next = { ArrowLeft: here - 1, ArrowRight: here + 1, Home: 0, End: tabs.length - 1 }[event.key];
   if (next === undefined) return;
   event.preventDefault();
