@@ -274,31 +274,38 @@ def unguarded():
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    """The address of `sdteach demo`, with its token, and its process, where to reach for the network is an error."""
-    folder = tmp_path_factory.mktemp("demo")
+def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+@contextmanager
+def serving(folder, *command, **environment):
+    """The process of an `sdteach` command that serves, and its log, in an empty home where to reach for the network is an error."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "XDG", "SDTEACH"))}
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "offline")])
-    command = [sys.executable, "-m", "sdteach", "demo", "--no-browser", "--port", str(port)]
-    log = folder / "log"
+    kept |= {"HOME": str(folder), "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "offline")])}
+    log, command = folder / "log", [sys.executable, "-m", "sdteach", *command]
     with log.open("w") as out:
-        server = subprocess.Popen(
-            command, cwd=folder, env=kept | {"HOME": str(folder), "PYTHONPATH": paths, "JUPYTER_TOKEN": "known to others"},
-            stdout=out, stderr=out, start_new_session=True,
-        )  # fmt: skip
+        server = subprocess.Popen(command, cwd=folder, env=kept | environment, stdout=out, stderr=out, start_new_session=True)
     try:
+        yield server, log
+        assert "network access attempted" not in log.read_text()
+    finally:
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGTERM)
+            server.wait(60)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """The address of `sdteach demo`, with its token, and its process."""
+    command = ["demo", "--no-browser", "--port", str(free_port())]
+    with serving(tmp_path_factory.mktemp("demo"), *command, JUPYTER_TOKEN="known to others") as (server, log):
         while not (told := re.search(r"http://localhost(:\d+/\?token=\w+)", log.read_text())):
             assert server.poll() is None, log.read_text()
             time.sleep(0.2)
         yield f"http://127.0.0.1{told[1]}", psutil.Process(server.pid)
-        assert "network access attempted" not in log.read_text()
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(30)
 
 
 def kernels_of(server):

@@ -16,7 +16,7 @@ from rich.text import Text
 import sdteach
 
 from .options import AsJson, Model, app, folder_to_write, home_path
-from .output import asides, said, tell, tell_table
+from .output import asides, said, say, tell, tell_table
 
 # JupyterLab asks for news, updates and extensions on the network, in a classroom that may have none: in here they are switched off.
 JUPYTER = Path(__file__).parents[1] / "classroom" / "jupyter"
@@ -125,7 +125,7 @@ def count_class(
             filled.append(results.answers(path))
         except ValueError as error:
             damaged += 1
-            asides.print(Text.assemble(("Note: ", "bold yellow"), str(error)), soft_wrap=True)
+            say(asides, ("Note: ", "bold yellow"), str(error))
     given = [answers for answers in filled if answers]
     if not given:
         raise ValueError(f"expected notebooks with answers in {folder}, got none; `sdteach lab` writes {SHEET}, which students fill")
@@ -162,8 +162,7 @@ def doctor(as_json: AsJson = False) -> None:
     else:
         tell_table((_mark(finding), Text(finding.about, "bold"), Text(finding.found)) for finding in findings)
         for finding in lacking:
-            about = (f"{finding.about}: ", "bold red" if finding.needed else "bold yellow")
-            said.print(Text.assemble(about, finding.remedy), soft_wrap=True)
+            say(said, (f"{finding.about}: ", "bold red" if finding.needed else "bold yellow"), finding.remedy)
         said.print(f"{ill} to mend." if ill else "All that is needed works." if lacking else "All is well.")
     raise typer.Exit(bool(ill))
 

@@ -21,10 +21,10 @@ def read(tower: nn.Module, rows: Tensor) -> Tensor:
 
 def predict(unet: nn.Module, latents: Tensor, timestep: Tensor, text: Tensor) -> tuple[Tensor, ...]:
     """The UNet's output, and what each cross-attention layer read for the last row, the mean over the heads: (places, height, width)."""
-    text = keys_values(unet, given := text)
-    with reading(unet, text, latents.shape[2:], prompts=1) as maps:
-        output = unet(latents, timestep, encoder_hidden_states=given, return_dict=False)
-    return *output, *(maps[layer][0].mean(0) for layer in text)
+    projected = keys_values(unet, text)
+    with reading(unet, projected, latents.shape[2:], prompts=1) as maps:
+        output = unet(latents, timestep, encoder_hidden_states=text, return_dict=False)
+    return *output, *(maps[layer][0].mean(0) for layer in projected)
 
 
 def decode(vae: nn.Module, latents: Tensor) -> Tensor:
