@@ -353,7 +353,7 @@ def test_what_a_browser_cannot_run_is_refused_before_any_work(model, tmp_path):
     refused = {
         "6,0.. MB of weights": replace(model, unet=large),
         "more than one": replace(model, text_encoder_2=model.text_encoder),
-        "do not know": replace(model, scheduler=diffusers.DDIMScheduler.from_config(model.scheduler.config, **foreign)),
+        "do not know": replace(model, scheduler=diffusers.DDIMScheduler.from_config({**model.scheduler.config, **foreign})),
     }
     for told, other in refused.items():
         with pytest.raises(ValueError, match=told):
