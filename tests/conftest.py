@@ -37,6 +37,8 @@ from PIL import Image
 from torch.nn.modules.module import register_module_forward_pre_hook
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+os.environ["COLUMNS"] = "250"  # a sentence and a row of a table stay on their line; read when the command is imported
+
 import sdteach
 from sdteach import cli
 
@@ -251,7 +253,6 @@ def sdteach_command(tmp_path, monkeypatch, capsys, loaded_once):
     monkeypatch.setattr(sdteach, "load_model", loaded_once)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SDTEACH_MODEL", raising=False)
-    monkeypatch.setenv("COLUMNS", "250")  # a sentence stays on its line
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["sdteach", *map(str, arguments)])

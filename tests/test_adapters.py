@@ -28,8 +28,9 @@ def adapter(random_folders, tmp_path_factory):
 
 
 @pytest.mark.parametrize("fused", [False, True])
-def test_with_a_lora_and_a_learned_word_pictures_are_those_of_diffusers(random_folders, random_model, adapter, fused):
+def test_with_a_lora_and_a_learned_word_pictures_are_those_of_diffusers(random_folders, adapter, fused):
     model = sdteach.load_model(random_folders["epsilon"], device="cpu")
+    plain = sdteach.generate(model, "a red car", steps=2, height=64, width=64)
     parts = model.vae, model.text_encoder, model.tokenizer, model.unet, model.scheduler, None, None
     pipes = (
         StableDiffusionPipeline(*parts, requires_safety_checker=False),
@@ -47,7 +48,6 @@ def test_with_a_lora_and_a_learned_word_pictures_are_those_of_diffusers(random_f
     assert torch.equal(torch.from_numpy(trace.final_latents), expected)
     assert hung_on(model.unet) == before
     assert trace.heat_map("<cat-toy>").shape == (13, 9)
-    plain = sdteach.generate(random_model, "a red car", steps=2, height=64, width=64)
     changed = sdteach.generate(model, "a red car", steps=2, height=64, width=64)
     assert not torch.equal(torch.from_numpy(plain.final_latents), torch.from_numpy(changed.final_latents))
     if not fused:

@@ -88,7 +88,7 @@ from IPython.display import display
 from matplotlib import pyplot
 from sdteach.picturebook.training import live
 learn = live.learn  # that trainings learn is seen in the run from the top; here a few of their steps are enough
-live.learn = lambda objective, prepare, steps, *others: learn(objective, prepare, min(steps, 8), *others)
+live.learn = lambda objective, prepare, steps, *others, **named: learn(objective, prepare, min(steps, 8), *others, **named)
 for lesson, first, parts in json.loads(sys.stdin.read()):
     for heading, cells in parts.items():
         here = {"display": display}
