@@ -112,8 +112,15 @@ def _assembled(name, pipeline, source, device, dtype):
         or _projection(source / "text_projection.safetensors", device, dtype),
         vocabulary=frozenset(words.read_text("utf-8").split()) if words.is_file() else None,
         zeros_for_empty=pipeline.config.get("force_zeros_for_empty_prompt", False),
-        guidance_scale=float(json.loads(own.read_text("utf-8"))["guidance_scale"]) if own.is_file() else 7.5,
+        guidance_scale=_usual_guidance(own) if own.is_file() else 7.5,
     )  # fmt: skip
+
+
+def _usual_guidance(file):
+    scale = json.loads(file.read_text("utf-8"))["guidance_scale"]
+    if not isinstance(scale, int | float) or isinstance(scale, bool) or not 0 <= scale <= 100:
+        raise ValueError(f"expected guidance_scale in {file.name} to be a number from 0 to 100, got {scale!r:.40}")
+    return float(scale)
 
 
 def _projection(file, device, dtype):
@@ -157,6 +164,9 @@ def _check_latents(model):
     vae, scheduler, trained, channels = model.vae.config, model.scheduler, model.scheduler.config, model.unet.config.in_channels
     if channels != vae.latent_channels:
         raise ValueError(f"expected a UNet with {vae.latent_channels} input channels, got {channels}{made_for(channels)}")
+    size = model.unet.config.sample_size
+    if {*map(type, edges := size if isinstance(size, list | tuple) else [size])} != {int} or len(edges) > 2:
+        raise ValueError(f"expected the UNet's sample_size to be a whole number, or a height and a width, got {size!r:.40}")
     if shifted := [name for name in ("latents_mean", "latents_std", "shift_factor") if getattr(vae, name, None)]:
         raise ValueError(f"expected a VAE whose latents are multiplied by its scaling_factor alone, got one with {', '.join(shifted)} "
                          "besides; open it with diffusers itself")  # fmt: skip

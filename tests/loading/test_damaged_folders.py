@@ -52,6 +52,7 @@ def whole(tmp_path_factory):
     ).save_pretrained(folder)  # fmt: skip
     save_file({"weight": torch.randn(12, 24)}, folder / "text_projection.safetensors")
     (folder / "vocabulary.txt").write_text("a red car")
+    (folder / "sdteach.json").write_text('{"guidance_scale": 2.5}')
     return folder
 
 

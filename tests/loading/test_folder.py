@@ -66,6 +66,19 @@ def test_a_tower_that_is_too_large_for_its_weights_or_has_no_layers_is_refused(f
     assert re.search(told, refused(folder))
 
 
+@pytest.mark.parametrize("size", [[[]], [], None, True, "x", [8, 8, 8]])
+def test_a_size_of_latents_that_is_none_is_refused(folder, size):
+    config = folder / "unet" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"sample_size": size}))
+    assert f"sample_size to be a whole number, or a height and a width, got {size!r}" in refused(folder)
+
+
+@pytest.mark.parametrize("scale", [True, None, "3", [], float("nan"), -0.5, 101, 10**400])
+def test_a_usual_guidance_that_is_no_number_from_0_to_100_is_refused(folder, scale):
+    (folder / "sdteach.json").write_text(json.dumps({"guidance_scale": scale}))
+    assert "expected guidance_scale in sdteach.json to be a number from 0 to 100, got " + repr(scale)[:40] in refused(folder)
+
+
 @pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.999, 1.001])
 def test_weights_that_are_cut_short_or_too_long_are_named(folder, share):
     whole = (folder / UNET).read_bytes()
