@@ -1,6 +1,6 @@
 """Folders of which one file is changed, cut or gone: each is loaded and paints, or is refused in a sentence, whatever the libraries said.
 
-$SDTEACH_FUZZ is the number of cases, 60 unless it says otherwise; 1,000 take two to three minutes of a core.
+$SDTEACH_FUZZ is the number of cases, 60 unless it says otherwise; 1,000 take about four minutes of a core.
 """
 
 import json
