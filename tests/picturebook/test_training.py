@@ -303,7 +303,7 @@ def test_cutting_the_padding_off_changes_nothing_pooled(model):
 
 
 def test_the_denoising_loss_is_weighted_by_min_snr(random_model):
-    objective = denoising.DenoisingObjective(random_model.unet, new_scheduler())
+    objective = denoising.DenoisingObjective(deepcopy(random_model.unet), new_scheduler())  # it lays the weights out anew
     latents, text = torch.randn(3, 4, 9, 9), torch.randn(3, 77, 24)
     noise, timestep = torch.randn_like(latents), torch.randint(1000, (3,))
     with torch.no_grad():
