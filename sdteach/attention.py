@@ -5,12 +5,10 @@ the picture asks (query), each place of the prompt answers (key), and what is re
 what is read.
 """
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from inspect import signature
 from threading import RLock
 from weakref import WeakKeyDictionary
@@ -177,10 +175,3 @@ def _written(attn, read):
 def _by_head(attn, project, features):
     """A projection of features (batch, positions, width) as (batch, heads, positions, d)."""
     return project(features).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-
-
-def __getattr__(name):
-    if name not in ("edited", "reweighted", "masked_out", "layout_kept"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    warnings.warn(f"{__name__}.{name} is sdteach.edits.{name} now", DeprecationWarning, stacklevel=2)
-    return getattr(import_module("sdteach.edits"), name)

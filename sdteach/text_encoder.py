@@ -1,6 +1,5 @@
 """Stage 2: tokens become text features, in CLIP's text tower (Radford et al., 2021); and pictures in its other one."""
 
-import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -87,13 +86,6 @@ def interpolate(first: TextFeatures, second: TextFeatures, weight: float) -> Tex
             mixed[name] = vectors.slerp(*ends, weight).view_as(start)
     text = f"{first.tokens.text} ({1 - weight:.0%}), {second.tokens.text} ({weight:.0%})"
     return replace(first, tokens=replace(first.tokens, text=text), **mixed)
-
-
-def __getattr__(name):
-    """What has moved, by the name that the last version's lessons called here."""
-    moved = interpolate if name == "between" else getattr(vectors, name)
-    warnings.warn(f"text_encoder.{name} is now {moved.__module__}.{moved.__name__}", DeprecationWarning, stacklevel=2)
-    return moved
 
 
 class WordCosines(Record):

@@ -15,7 +15,7 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0, SlicedAttnProcessor
 
 import sdteach
-from sdteach import attention, edits
+from sdteach import edits
 from sdteach.attention import cross_attention_layers, keys_values, layer_grids, reading
 from sdteach.edits import edited, layout_kept, masked_out, reweighted
 from sdteach.unet import feature_maps
@@ -566,14 +566,6 @@ def test_a_region_of_another_size_is_refused(random_model, shape):
 def test_numbers_and_masks_of_numpy_will_do(random_model, unguarded):
     with reweighted(random_model, [*np.flatnonzero([0, 1, 1])], np.float32(2)), masked_out(random_model, [1], [[True] * 9] * 9):
         sdteach.generate(random_model, "a boat", steps=1)
-
-
-@pytest.mark.parametrize("name", ["masked_out", "reweighted", "layout_kept", "edited"])
-def test_edits_are_found_where_they_stood(name):
-    with pytest.warns(DeprecationWarning, match=f"attention.{name} is sdteach.edits.{name} now"):
-        assert getattr(attention, name) is getattr(edits, name)
-    with pytest.raises(AttributeError, match="nothing"):
-        _ = attention.nothing
 
 
 def test_two_threads_on_one_model_paint_what_one_does(random_model):

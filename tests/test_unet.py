@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import sdteach
-from sdteach import unet
 from sdteach.edits import skips_scaled
 from sdteach.unet import UNetStep, feature_colours, feature_maps, guidance_plane
 
@@ -301,10 +300,3 @@ def test_feature_colours_are_the_main_directions_stretched():
         assert abs(np.corrcoef(colour[inside], direction[inside])[0, 1]) > 0.999
     with pytest.raises(ValueError, match="at least three channels"):
         feature_colours(torch.ones(2, 5, 5))
-
-
-def test_skips_scaled_is_found_where_it_stood():
-    with pytest.warns(DeprecationWarning, match=r"unet.skips_scaled is sdteach.edits.skips_scaled now"):
-        assert unet.skips_scaled is skips_scaled
-    with pytest.raises(AttributeError, match="nothing"):
-        _ = unet.nothing
