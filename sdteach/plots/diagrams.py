@@ -46,7 +46,7 @@ def pipeline_map(*lit: str) -> Figure:
 
 
 @styled()
-def unet_map(features: Mapping[str, object], colours: Callable[[object], object], title: str = "The UNet at work") -> Figure:
+def unet_map(features: Mapping[str, object], colours: Callable[[object], object]) -> Figure:
     """The levels of a UNet as a U: on the left the way down, on the right the way up, and what crosses over between them.
 
     `features` are those of `unet.feature_maps`; `colours(features)` makes three of the channels (3, height, width), 0..1.
@@ -56,7 +56,7 @@ def unet_map(features: Mapping[str, object], colours: Callable[[object], object]
     *tops, bottom = np.cumsum([0.95, *(edge + 0.62 for edge in edges)]).tolist()
     told = "; ".join(f"{name}: {' by '.join(map(str, shape))}" for name, shape in shapes.items())
     page = Page(WIDTH, bottom + 1.4, f"Its levels as a U, channels by height by width. {told}. What a level makes on the way down "
-                                     "crosses over to the way up.", title)  # fmt: skip
+                                     "crosses over to the way up.", "The UNet at work")  # fmt: skip
 
     def draw(name, left, top, edge):
         picture = np.moveaxis(as_array(colours(features[name])), 0, -1)

@@ -109,7 +109,7 @@ class Task:
 
 
 @styled()
-def task_table(tasks: Sequence[Task], title: str = "One loop, many tasks") -> Figure:
+def task_table(tasks: Sequence[Task]) -> Figure:
     """All tasks in one table, a row for each. What a task does unlike the first, text to picture, is lit.
 
     Raises ValueError for no task, a region without a picture before or of another size, and a box that is none.
@@ -121,7 +121,7 @@ def task_table(tasks: Sequence[Task], title: str = "One loop, many tasks") -> Fi
     heights = [max(THUMB, LINE * max(map(len, row.values())) + 0.1) + 2 * PAD for row in rows]
     *tops, bottom = accumulate([0.8, *heights])
     page = Page(WIDTH, bottom + 0.1, ". ".join("; ".join(f"{header}: {cut(text, 80)}" for header, text in row.items() if text)
-                                               for row in told) + ".", title)  # fmt: skip
+                                               for row in told) + ".", "One loop, many tasks")  # fmt: skip
     for header, left in ({header: left for header, (_, left, _) in TEXTS.items()} | {"before": BEFORE, "after": AFTER}).items():
         page.write(left, 0.65, header, SMALL, theme().quiet)
     for task, row, height, top in zip(tasks, rows, heights, tops, strict=True):

@@ -127,10 +127,10 @@ def reading(logits: Tensor, cells: Tensor, kinds: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def encode_pictures(vae, pictures, batch=64):
+def encode_pictures(vae, pictures):
     """Mean and standard deviation of every picture's latents: two float16 tensors (n, 4, size/8, size/8)."""
     means, stds = [], []
-    for part in tqdm(pictures.split(batch), "encoding pictures"):
+    for part in tqdm(pictures.split(64), "encoding pictures"):
         posterior = vae.encode(to_tensor(part).to(vae.device)).latent_dist
         means.append(posterior.mean.half())
         stds.append(posterior.std.half())
@@ -138,14 +138,14 @@ def encode_pictures(vae, pictures, batch=64):
 
 
 @torch.no_grad()
-def encode_captions(text_encoder, tokenizer, captions, batch=256):
+def encode_captions(text_encoder, tokenizer, captions):
     """The distinct captions' token ids (m + 1, 77), their last hidden states (m + 1, 77, width) as float16, and each caption's row.
 
     The last row is the empty caption's, which stands in where a caption is dropped.
     """
     distinct, row = np.unique(captions, return_inverse=True)
     ids = tokenizer([*distinct.tolist(), ""], padding="max_length", max_length=77, return_tensors="pt").input_ids.to(text_encoder.device)
-    states = [text_encoder(part).last_hidden_state.half() for part in tqdm(ids.split(batch), "encoding captions")]
+    states = [text_encoder(part).last_hidden_state.half() for part in tqdm(ids.split(256), "encoding captions")]
     return ids, torch.cat(states), torch.from_numpy(row).to(ids.device)
 
 
