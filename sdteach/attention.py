@@ -26,13 +26,13 @@ from .records import Record
 class KeysValues(Record):
     """What one cross-attention `layer` makes of the text: per row of the batch and head, a key and a value for each place.
 
-    `before` is the layer of the same block in which the picture reads itself; `level` the UNet's level on which both work, 0 the
-    finest. `scaled_key` are the keys once more, divided by sqrt(d) and transposed, for the scores: scaled before the product, since
-    in half precision Q K^T overflows otherwise.
+    `before` is the layer of the same block in which the picture reads itself, if there is one; `level` the UNet's level on which both
+    work, 0 the finest. `scaled_key` are the keys once more, divided by sqrt(d) and transposed, for the scores: scaled before the
+    product, since in half precision Q K^T overflows otherwise.
     """
 
     layer: Attention
-    before: Attention
+    before: Attention | None
     level: int
     key: Float[Tensor, "rows heads places d"]
     value: Float[Tensor, "rows heads places d"]
@@ -77,7 +77,7 @@ def keys_values(unet: torch.nn.Module, text: Float[Tensor, "rows places features
         read = layer.norm_encoder_hidden_states(text) if layer.norm_cross else text
         key, value = (_by_head(layer, project, read) for project in (layer.to_k, layer.to_v))
         scaled_key = (key * key.shape[-1] ** -0.5).transpose(-1, -2).contiguous()
-        before = _uncompiled(unet).get_submodule(name.rpartition(".")[0]).attn1
+        before = getattr(_uncompiled(unet).get_submodule(name.rpartition(".")[0]), "attn1", None)
         projected[name] = KeysValues(layer, before, _level(unet, name), key, value, scaled_key)
     return projected
 
@@ -115,7 +115,7 @@ def reading(
     UNet is as it was, whatever happened; RuntimeError if some layer was not seen.
     """
     maps = {}
-    own = {each.before: _Own for each in text.values() if type(each.before.processor) is AttnProcessor2_0}
+    own = {each.before: _Own for each in text.values() if type(getattr(each.before, "processor", None)) is AttnProcessor2_0}
     readers = {each.layer: partial(_Reader, name, each, _grid(each.level, *grid), prompts, maps if watch else None)
                for name, each in text.items()}  # fmt: skip
     with attached(unet, own | readers):

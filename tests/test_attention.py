@@ -242,6 +242,22 @@ def test_where_the_picture_reads_itself_a_processor_of_ones_own_is_left_to_it(ra
     assert torch.equal(found.noise, expected.noise)
 
 
+def test_blocks_in_which_the_picture_does_not_read_itself_have_keys_too():
+    unet = UNet2DConditionModel(
+        block_out_channels=(32, 64), down_block_types=("KDownBlock2D", "KCrossAttnDownBlock2D"), mid_block_type=None,
+        up_block_types=("KCrossAttnUpBlock2D", "KUpBlock2D"), layers_per_block=1, cross_attention_dim=16,
+    )  # fmt: skip
+    text = keys_values(unet, torch.ones(1, 7, 16))
+    assert {name: each.before is not None for name, each in text.items()} == {
+        "down_blocks.1.attentions.0.attn2": True, "up_blocks.0.attentions.0.attn2": False,
+    }  # fmt: skip
+    before = unet.attn_processors
+    with reading(unet, text, (8, 8), 1, watch=False):
+        assert unet.attn_processors.keys() == before.keys()
+        assert not {*unet.attn_processors.values()} & {*before.values()}
+    assert unet.attn_processors == before
+
+
 def test_they_come_back_after_an_error_too(random_model):
     before = dict(random_model.unet.attn_processors)
     text = sdteach.encode_text(random_model, "a boat").last_hidden_state[None]

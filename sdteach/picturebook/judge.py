@@ -25,6 +25,7 @@ from ..files import data_folder
 from ..pictures import Mask, Pixels
 from ..vae import to_signed
 from .captions import Request
+from .networks import NETWORKS
 from .objects import BLOT
 from .scenes import PIXEL, box_of
 from .world import COLOURS, OBJECTS, PLACES, RELATIONS, STYLES
@@ -67,10 +68,7 @@ class Judge(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.ground = UNet2DModel(
-            sample_size=64, in_channels=3 * SQUARE**2, out_channels=sum(PARTS), block_out_channels=(16, 32, 64, 64), layers_per_block=1,
-            down_block_types=("DownBlock2D",) * 4, up_block_types=("UpBlock2D",) * 4, attention_head_dim=16, norm_num_groups=8,
-        )  # fmt: skip
+        self.ground = UNet2DModel(in_channels=3 * SQUARE**2, out_channels=sum(PARTS), **NETWORKS["judge"])
         blocks = [
             nn.Sequential(nn.Conv2d(w, v, 3, padding=1), nn.GroupNorm(8, v), nn.SiLU(),
                           nn.Conv2d(v, v, 3, padding=1), nn.GroupNorm(8, v), nn.SiLU(), nn.MaxPool2d(2))

@@ -8,10 +8,10 @@ from torch.nn.functional import cross_entropy, normalize
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from ..judge import to_tensor
+from ..networks import NETWORKS
 
-WIDTH = 128
-TOWER = dict(hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=4, num_attention_heads=4,
-             projection_dim=WIDTH, hidden_act="quick_gelu", dtype="float32")  # fmt: skip
+TOWER = NETWORKS["clip"]
+WIDTH = TOWER["hidden_size"]
 
 
 class ContrastiveObjective(nn.Module):

@@ -10,8 +10,8 @@ from tqdm.auto import tqdm
 
 from ..captions import WORDS
 from ..judge import to_tensor
+from ..networks import NETWORKS
 from ..world import COLOURS, OBJECTS, WORLD
-from .contrast import WIDTH
 
 CAPTION_DROPOUT = 0.1
 SNR_LIMIT = 5.0
@@ -23,11 +23,7 @@ KINDS = [len(OBJECTS) + 1, len(COLOURS) + 1, WORLD.most + 1]  # what a reader te
 
 def new_unet(channels: tuple[int, ...]) -> UNet2DConditionModel:
     """Cross-attention at every resolution and in the middle, skip connections as in SD; `channels` by level."""
-    return UNet2DConditionModel(
-        sample_size=16, block_out_channels=channels, down_block_types=("CrossAttnDownBlock2D",) * 3,
-        up_block_types=("CrossAttnUpBlock2D",) * 3, layers_per_block=1, cross_attention_dim=WIDTH,
-        attention_head_dim=4, norm_num_groups=16,
-    )  # fmt: skip
+    return UNet2DConditionModel(block_out_channels=channels, **NETWORKS["unet"])
 
 
 class DenoisingObjective(nn.Module):
