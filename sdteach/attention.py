@@ -136,7 +136,7 @@ class _Reader:
     maps: dict | None
     before: object
 
-    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None):
+    def __call__(self, attn, hidden_states, *_, **__):
         query = _by_head(attn, attn.to_q, hidden_states)
         read = scaled_dot_product_attention(query, self.text.key, self.text.value)
         edits = getattr(self.before, "edits", ())
@@ -158,7 +158,7 @@ class _Own:
     def __init__(self, _):
         pass
 
-    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None):
+    def __call__(self, attn, hidden_states, *_, **__):
         parts = (_by_head(attn, project, hidden_states) for project in (attn.to_q, attn.to_k, attn.to_v))
         return _written(attn, scaled_dot_product_attention(*parts))
 

@@ -17,6 +17,7 @@ LARGEST = 4096  # pixels of an edge
 MOST = 2**26  # pixels of a picture that is read, four bytes each
 LONGEST = 2**20  # bytes of a layout
 Box = tuple[float, float, float, float]
+Boxes = Mapping[str, Box]
 Pixels = UInt8[np.ndarray, "height width 3"]
 Mask = Bool[np.ndarray, "height width"]
 
@@ -112,7 +113,7 @@ def open_layout(path: str | PathLike) -> dict[str, Box]:
     return checked_layout(dict(pairs))
 
 
-def checked_layout(layout: Mapping[str, Box]) -> dict[str, Box]:
+def checked_layout(layout: Boxes) -> dict[str, Box]:
     """Words and their boxes: left, top, right, bottom, from 0 to 1 of the picture's width and height.
 
     Raises ValueError, naming the word, for a box that is none.

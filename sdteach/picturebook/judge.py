@@ -9,8 +9,6 @@ the other network names it.
 ['no red car', 'an extra blue fish']
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from diffusers import UNet2DModel
@@ -23,6 +21,7 @@ from torch.nn.functional import pixel_unshuffle
 
 from ..files import data_folder
 from ..pictures import Mask, Pixels
+from ..records import Record
 from ..vae import to_signed
 from .captions import Request
 from .networks import NETWORKS
@@ -40,8 +39,7 @@ CROP = 40  # pixels to which a thing is brought before it is named
 LEAST_THING, SURE_BLOT, SURE_PIXELS = 0.25, 0.9, 0.6
 
 
-@dataclass(frozen=True, eq=False)
-class SeenThing:
+class SeenThing(Record):
     """One thing found in a picture; `name` is "blot" for one that is no object of the book. `centre` is (x, y) in pixels."""
 
     name: str
@@ -50,8 +48,7 @@ class SeenThing:
     mask: Mask
 
 
-@dataclass(frozen=True, eq=False)
-class Seen:
+class Seen(Record):
     """All that the judge sees in a picture, the largest thing first."""
 
     things: tuple[SeenThing, ...]

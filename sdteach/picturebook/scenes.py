@@ -10,7 +10,7 @@ colours.
 (128, 128)
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -18,6 +18,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
 from ..pictures import Mask, Pixels
+from ..records import Record
 from .imagining import HELD_OUT_SEED, Description, describe, describe_in_words  # noqa: F401 - lessons find all of a scene here
 from .objects import parts_of
 from .world import BOOK, COLOURS, WORLD, Grammar
@@ -27,8 +28,7 @@ PAPER = (253, 252, 248)
 PIXEL = 3  # edge of a square of pixel art
 
 
-@dataclass(frozen=True, eq=False)
-class SceneObject:
+class SceneObject(Record):
     """One object as drawn, and its true mask."""
 
     name: str
@@ -36,8 +36,7 @@ class SceneObject:
     mask: Mask
 
 
-@dataclass(frozen=True, eq=False)
-class Scene:
+class Scene(Record):
     """A drawn scene and the whole truth about it."""
 
     picture: Pixels

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from PIL import Image
 
-from ..pictures import Box, checked_layout
+from ..pictures import Boxes, checked_layout
 from .grids import Grid, Pixels, sheet
 from .style import SMALL, first_free, fit, styled, theme, width_of
 
@@ -84,7 +84,7 @@ def regions(pictures: Sequence[Pixels], masks: Sequence[Mask | None], captions: 
 
 
 @styled()
-def boxes(pictures: Sequence[Pixels], layouts: Sequence[Mapping[str, Box] | None], captions: Sequence[str]) -> Figure:
+def boxes(pictures: Sequence[Pixels], layouts: Sequence[Boxes | None], captions: Sequence[str]) -> Figure:
     """Pictures with the boxes of their layouts, each with its word; with None for a layout as they are. Captions beneath.
 
     A box is left, top, right, bottom as shares of the picture, 0..1. Raises ValueError unless there is a caption and a layout for

@@ -1,16 +1,15 @@
 """Numbers and pictures in rows and columns."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import accumulate
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ..pictures import Box, checked_layout
-from ..records import Tokens
+from ..pictures import Boxes, checked_layout
+from ..records import Record, Tokens
 from .chips import place_names
 from .grids import Pixels
 from .overlays import Mask, draw_frames, draw_region
@@ -89,8 +88,7 @@ def _table_alt(values, rows, columns, scale):
     return f"{scale}, {sides}: {values.min():.2f} to {values.max():.2f}, most for {rows[row]} and {columns[column]}."
 
 
-@dataclass(frozen=True, eq=False)
-class Task:
+class Task(Record):
     """A row of `task_table`: what a task does with the loop, in a few words each; its pictures; and how well it does, with the unit.
 
     `before` is None where the task starts from noise alone; `region` is outlined in it. `layout` is drawn over `after`.
@@ -105,7 +103,7 @@ class Task:
     after: Pixels
     result: str = ""
     region: Mask | None = None
-    layout: Mapping[str, Box] | None = None
+    layout: Boxes | None = None
 
 
 @styled()

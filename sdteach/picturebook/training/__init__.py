@@ -23,6 +23,7 @@ from transformers import CLIPTokenizer
 from ...model import StableDiffusion
 from ...pictures import psnr
 from ...pipeline import generate
+from ...records import Record
 from ..evaluation.measures import copied
 from ..imagining import HELD_OUT_SEED
 from . import autoencoding, binding, contrast, denoising, seeing
@@ -76,8 +77,7 @@ def train(work: Path, tokenizer: CLIPTokenizer, recipe: Recipe, stages=None, wat
         ) from None
 
 
-@dataclass(frozen=True, eq=False)
-class Training:
+class Training(Record):
     """Where one checkpoint is made: its folder, its recipe, and how a phase is run and its parts are found again."""
 
     work: Path

@@ -74,7 +74,7 @@ class GroundedObjective(DenoisingObjective):
 class FloatAttention:
     """Attention in float32 whatever is around it, since bfloat16's takes its time to learn on a CPU."""
 
-    def __call__(self, attention, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None):
+    def __call__(self, attention, hidden_states, encoder_hidden_states=None, *_, **__):
         read = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         parts = attention.to_q(hidden_states), attention.to_k(read), attention.to_v(read)
         with torch.autocast(hidden_states.device.type, enabled=False):

@@ -1,7 +1,7 @@
 """Training before one's eyes: the objectives of the recipe, step by step, small enough for a lesson."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +12,7 @@ from diffusers.optimization import get_cosine_schedule_with_warmup
 from torch import Tensor, nn
 
 from ...model import StableDiffusion
+from ...records import Record
 from ...text_encoder import encode_text
 from ..captions import read
 from ..imagining import Description, Thing
@@ -25,8 +26,7 @@ from .packing import new_scheduler
 UPDATES = 16  # how often a training shows itself
 
 
-@dataclass(frozen=True, eq=False)
-class Progress:
+class Progress(Record):
     """How far a training has come: the loss of every step so far, the value of one weight, and what `look` made of it, by step."""
 
     steps: int
