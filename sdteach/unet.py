@@ -148,10 +148,7 @@ def with_predicted_x0(model: StableDiffusion, step: UNetStep, latents: Latents, 
 
 def _velocity(model):
     """Whether the checkpoint predicts v = sqrt(alphas_cumprod) noise - sqrt(1 - alphas_cumprod) x_0 (Salimans & Ho, 2022)."""
-    kind = model.scheduler.config.prediction_type
-    if kind not in ("epsilon", "v_prediction"):
-        raise ValueError(f"expected a checkpoint that predicts epsilon or v_prediction, got {kind!r}; load it again")
-    return kind == "v_prediction"
+    return model.scheduler.config.prediction_type == "v_prediction"
 
 
 def _guidance_embedding(model, guidance_scale, rows):

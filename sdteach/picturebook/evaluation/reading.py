@@ -39,8 +39,8 @@ from .measures import HEAT, Measure, average, fraction, iou, overlap, word_for
 from .prompts import full_captions, known_words
 
 STEPS = 25
-TIMESTEPS = (1, 101, 201, 301, 401, 501, 601, 701, 801, 901)
-THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
+TIMESTEPS = tuple(range(1, 1000, 100))
+THRESHOLDS = tuple(twentieths / 20 for twentieths in range(4, 13))
 VIEWS = {"raw": np.asarray, "over the text": over_text}
 WEIGHTS = {"layers alike": lambda maps: dict.fromkeys(maps, 1.0), "by area": by_area}
 SINCE = {"all steps": 0.0, "second half": 0.5, "last quarter": 0.75}

@@ -72,8 +72,3 @@ def nearest(towers, tokenizer, scenes) -> torch.Tensor:
     """For every picture of `DrawnScenes` the index of the caption nearest to it."""
     texts = towers.of_texts(tokenizer(scenes.captions, padding="longest", return_tensors="pt").input_ids)
     return (towers.of_pictures(to_tensor(scenes.pictures)) @ texts.T).argmax(1)
-
-
-def top1(towers, tokenizer, scenes) -> float:
-    """The fraction of pictures whose own caption is the nearest of all."""
-    return (nearest(towers, tokenizer, scenes) == torch.arange(len(scenes.captions))).float().mean().item()

@@ -105,7 +105,7 @@ def denoised_points(denoiser: nn.Module, number: int, steps: int = 25, seed: int
 def some_of(points: Tensor, number: int) -> tuple[Tensor, None, Tensor, Tensor]:
     """A random batch for `denoising.DenoisingObjective`: points (n, 2, 1, 1), no text, noise and timesteps."""
     chosen = points[torch.randint(len(points), (number,))][:, :, None, None]
-    return chosen, None, torch.randn_like(chosen), torch.randint(new_scheduler().config.num_train_timesteps, (number,))
+    return chosen, None, torch.randn_like(chosen), torch.randint(1000, (number,))
 
 
 def some_named(groups: Sequence[Tensor], number: int, dropped: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
