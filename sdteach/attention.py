@@ -5,12 +5,10 @@ the picture asks (query), each place of the prompt answers (key), and what is re
 what is read.
 """
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from inspect import signature
 from threading import RLock
 from weakref import WeakKeyDictionary
@@ -28,13 +26,13 @@ from .records import Record
 class KeysValues(Record):
     """What one cross-attention `layer` makes of the text: per row of the batch and head, a key and a value for each place.
 
-    `before` is the layer of the same block in which the picture reads itself; `level` the UNet's level on which both work, 0 the
-    finest. `scaled_key` are the keys once more, divided by sqrt(d) and transposed, for the scores: scaled before the product, since
-    in half precision Q K^T overflows otherwise.
+    `before` is the layer of the same block in which the picture reads itself, if there is one; `level` the UNet's level on which both
+    work, 0 the finest. `scaled_key` are the keys once more, divided by sqrt(d) and transposed, for the scores: scaled before the
+    product, since in half precision Q K^T overflows otherwise.
     """
 
     layer: Attention
-    before: Attention
+    before: Attention | None
     level: int
     key: Float[Tensor, "rows heads places d"]
     value: Float[Tensor, "rows heads places d"]
@@ -79,7 +77,7 @@ def keys_values(unet: torch.nn.Module, text: Float[Tensor, "rows places features
         read = layer.norm_encoder_hidden_states(text) if layer.norm_cross else text
         key, value = (_by_head(layer, project, read) for project in (layer.to_k, layer.to_v))
         scaled_key = (key * key.shape[-1] ** -0.5).transpose(-1, -2).contiguous()
-        before = _uncompiled(unet).get_submodule(name.rpartition(".")[0]).attn1
+        before = getattr(_uncompiled(unet).get_submodule(name.rpartition(".")[0]), "attn1", None)
         projected[name] = KeysValues(layer, before, _level(unet, name), key, value, scaled_key)
     return projected
 
@@ -117,7 +115,7 @@ def reading(
     UNet is as it was, whatever happened; RuntimeError if some layer was not seen.
     """
     maps = {}
-    own = {each.before: _Own for each in text.values() if type(each.before.processor) is AttnProcessor2_0}
+    own = {each.before: _Own for each in text.values() if type(getattr(each.before, "processor", None)) is AttnProcessor2_0}
     readers = {each.layer: partial(_Reader, name, each, _grid(each.level, *grid), prompts, maps if watch else None)
                for name, each in text.items()}  # fmt: skip
     with attached(unet, own | readers):
@@ -138,7 +136,7 @@ class _Reader:
     maps: dict | None
     before: object
 
-    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None):
+    def __call__(self, attn, hidden_states, *_, **__):
         query = _by_head(attn, attn.to_q, hidden_states)
         read = scaled_dot_product_attention(query, self.text.key, self.text.value)
         edits = getattr(self.before, "edits", ())
@@ -160,7 +158,7 @@ class _Own:
     def __init__(self, _):
         pass
 
-    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None):
+    def __call__(self, attn, hidden_states, *_, **__):
         parts = (_by_head(attn, project, hidden_states) for project in (attn.to_q, attn.to_k, attn.to_v))
         return _written(attn, scaled_dot_product_attention(*parts))
 
@@ -177,10 +175,3 @@ def _written(attn, read):
 def _by_head(attn, project, features):
     """A projection of features (batch, positions, width) as (batch, heads, positions, d)."""
     return project(features).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-
-
-def __getattr__(name):
-    if name not in ("edited", "reweighted", "masked_out", "layout_kept"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    warnings.warn(f"{__name__}.{name} is sdteach.edits.{name} now", DeprecationWarning, stacklevel=2)
-    return getattr(import_module("sdteach.edits"), name)

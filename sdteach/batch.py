@@ -4,13 +4,13 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from inspect import signature
 from io import BytesIO
 from os import PathLike
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from accelerate import PartialState
@@ -30,8 +30,7 @@ SETTINGS = signature(partial(generate_batch, None, (), ()))  # what may be said 
 PATIENCE = timedelta(weeks=4)  # of a process for those whose share takes longer; torch would give up after ten minutes on a GPU
 
 
-@dataclass(frozen=True)
-class Order:
+class Order(NamedTuple):
     """One picture that is wanted."""
 
     prompt: str
@@ -69,8 +68,7 @@ def paint_all(
 def _paint(model, orders, files, settings):
     def painted(size):
         parts = [orders[start : start + size] for start in range(0, len(orders), size)]
-        return [image for part in parts for image in
-                generate_batch(model, [order.prompt for order in part], [order.seed for order in part], **settings)]  # fmt: skip
+        return [image for part in parts for image in generate_batch(model, *zip(*part, strict=True), **settings)]
 
     picture, mask = settings.get("image"), settings.get("mask")
     fitting = find_executable_batch_size(painted, len(orders), _halves(len(orders)).__next__)

@@ -16,12 +16,12 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from jaxtyping import Bool
 from torch import Tensor
 from torch.nn.functional import adaptive_max_pool2d
 
 from .attention import attached, cross_attention_layers, layer_grids
 from .model import StableDiffusion
+from .pictures import Mask
 from .unet import up_levels
 
 # Changes what one layer reads: (the layer's name, its grid, probabilities (rows, heads, positions, places)) -> probabilities.
@@ -66,7 +66,7 @@ def reweighted(model: StableDiffusion, places: Collection[int], factor: float) -
     return edited(model, more)
 
 
-def masked_out(model: StableDiffusion, places: Collection[int], region: Bool[np.ndarray, "height width"]) -> AbstractContextManager:
+def masked_out(model: StableDiffusion, places: Collection[int], region: Mask) -> AbstractContextManager:
     """A context in which a region of the picture cannot read some places of the prompt; what it reads of the others grows.
 
     `region` is a mask in pixels of the picture or of the latents; at a coarser level a position belongs to it if any part

@@ -5,6 +5,7 @@ import hashlib
 import os
 import stat
 import tempfile
+import tomllib
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +18,11 @@ def data_folder(name: str) -> Path:
     """Where packaged data lies, `name` being "assets" or "lessons": in the wheel, else in the checkout."""
     packaged = Path(str(files("sdteach"))) / "_data" / name
     return packaged if packaged.is_dir() else Path(__file__).parents[1] / name
+
+
+def data_of(module: str | Path) -> dict:
+    """What the .toml file of a module's own name holds, which lies beside it."""
+    return tomllib.loads(Path(module).with_suffix(".toml").read_text("utf-8"))
 
 
 def output_path(path: str | os.PathLike) -> Path:

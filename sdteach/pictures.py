@@ -17,6 +17,9 @@ LARGEST = 4096  # pixels of an edge
 MOST = 2**26  # pixels of a picture that is read, four bytes each
 LONGEST = 2**20  # bytes of a layout
 Box = tuple[float, float, float, float]
+Boxes = Mapping[str, Box]
+Pixels = UInt8[np.ndarray, "height width 3"]
+Mask = Bool[np.ndarray, "height width"]
 
 
 def open_picture(path: str | PathLike) -> Image.Image:
@@ -65,7 +68,7 @@ def fitting_size(picture: Image.Image, factor: int, area: int) -> tuple[int, int
     return tuple(min(max(round(edge * scale / factor), 1) * factor, LARGEST) for edge in (picture.height, picture.width))
 
 
-def open_mask(path: str | PathLike, picture: Image.Image, height: int, width: int) -> Bool[np.ndarray, "height width"]:
+def open_mask(path: str | PathLike, picture: Image.Image, height: int, width: int) -> Mask:
     """A mask from a picture in black and white: white is painted anew, black stays.
 
     Where it is transparent it is black if all that is drawn on it is white; else it is a hole, which is painted anew. It is brought to
@@ -110,7 +113,7 @@ def open_layout(path: str | PathLike) -> dict[str, Box]:
     return checked_layout(dict(pairs))
 
 
-def checked_layout(layout: Mapping[str, Box]) -> dict[str, Box]:
+def checked_layout(layout: Boxes) -> dict[str, Box]:
     """Words and their boxes: left, top, right, bottom, from 0 to 1 of the picture's width and height.
 
     Raises ValueError, naming the word, for a box that is none.
@@ -125,7 +128,7 @@ def checked_layout(layout: Mapping[str, Box]) -> dict[str, Box]:
     return {word: tuple(map(float, box)) for word, box in layout.items()}
 
 
-def box_mask(box: Box, height: int, width: int) -> Bool[np.ndarray, "height width"]:
+def box_mask(box: Box, height: int, width: int) -> Mask:
     """The positions whose centres lie in the box: at least one row and one column, however thin it is."""
     left, top, right, bottom = box
     return np.outer(_inside(top, bottom, height), _inside(left, right, width))
@@ -138,9 +141,7 @@ def _inside(low, high, count):
     return inside
 
 
-def pasted_back(
-    painted: UInt8[np.ndarray, "height width 3"], picture: UInt8[np.ndarray, "height width 3"], mask: Bool[np.ndarray, "height width"]
-) -> UInt8[np.ndarray, "height width 3"]:
+def pasted_back(painted: Pixels, picture: Pixels, mask: Mask) -> Pixels:
     """After inpainting: what was not masked, exactly as it was. The loop keeps those latents, but the VAE paints them anew."""
     return np.where(mask[..., None], painted, picture)
 

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from inspect import signature
@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from .collecting import USUAL, check_attention, check_parts, decoded, record, some_decoded, to_numpy
 from .loading.memory import advised
 from .model import StableDiffusion
-from .pictures import LARGEST, Box
+from .pictures import LARGEST, Boxes
 from .records import StepRecord
 from .tasks import TextToImage, latent_shape, task_for
 from .text_encoder import TextFeatures, encode_texts
@@ -120,7 +120,7 @@ def denoise(
     model: StableDiffusion, prompt: str | TextFeatures, negative_prompt: str = "", steps: int = 50, guidance_scale: float | None = None,
     seed: int = 0, height: int | None = None, width: int | None = None, scheduler: str | None = None, *,
     noise: Tensor | None = None, image: Image.Image | None = None, strength: float | None = None, mask: np.ndarray | None = None,
-    small: Image.Image | None = None, layout: Mapping[str, Box] | None = None,
+    small: Image.Image | None = None, layout: Boxes | None = None,
 ) -> Iterator[DenoisingStep]:  # fmt: skip
     """Denoise step by step, equal to diffusers' StableDiffusionPipeline to the last bit in float32 on a CPU.
 
@@ -153,7 +153,7 @@ def generate(
     seed: int = 0, height: int | None = None, width: int | None = None, scheduler: str | None = None,
     collect: Collection[str] = USUAL, *,
     noise: Tensor | None = None, image: Image.Image | None = None, strength: float | None = None, mask: np.ndarray | None = None,
-    small: Image.Image | None = None, layout: Mapping[str, Box] | None = None,
+    small: Image.Image | None = None, layout: Boxes | None = None,
 ) -> Trace:  # fmt: skip
     """Make a picture of `prompt` and keep what `collect` names of every step; see `denoise` for the rest.
 

@@ -81,6 +81,10 @@ class Tokens(Record):
             raise ValueError(f"expected a word of the prompt or its index, one of {list(enumerate(self.words))}, got {word!r}")
         return tuple(np.flatnonzero(np.isin(self.word_of, chosen)).tolist())
 
+    def by_word(self, vectors):
+        """Vectors by place (..., places, features), of numpy or torch, by word: a word of several pieces is their mean."""
+        return [vectors[..., list(self.places(word)), :].mean(-2) for word in range(len(self.words))]
+
 
 def _plain(word):
     """A word in the one form in which it is compared with others."""

@@ -2,11 +2,12 @@
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
 from .model import StableDiffusion
+from .pictures import Pixels
 from .records import Record
 from .vae import image_to_latents, latents_to_image, to_pixels, to_signed
 
@@ -54,9 +55,9 @@ class Noised(Record):
 
     timestep: float
     alpha_cumprod: float
-    pixels: UInt8[np.ndarray, "height width 3"]
+    pixels: Pixels
     latents: Float[Tensor, "1 channels _ _"]
-    decoded: UInt8[np.ndarray, "height width 3"]
+    decoded: Pixels
 
 
 def forward_process(model: StableDiffusion, picture: Image.Image, timestep: int | float, seed: int = 0) -> Noised:

@@ -1,8 +1,6 @@
 """Stage 2: tokens become text features, in CLIP's text tower (Radford et al., 2021); and pictures in its other one."""
 
-import warnings
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
@@ -57,8 +55,8 @@ def encode_texts(model: StableDiffusion, tokens: Sequence[Tokens]) -> list[TextF
     return [TextFeatures(*text) for text in zip(tokens, read, layers, pooled, projected, strict=True)]
 
 
-def _tower(model, tower, ids, mask=None):
-    return tower(torch.from_numpy(np.stack(ids)).to(model.device), attention_mask=mask, output_hidden_states=True)
+def _tower(model, tower, ids, mask=None, **told):
+    return tower(torch.from_numpy(np.stack(ids)).to(model.device), attention_mask=mask, output_hidden_states=True, **told)
 
 
 def _mask(model, tokens):
@@ -89,13 +87,6 @@ def interpolate(first: TextFeatures, second: TextFeatures, weight: float) -> Tex
     return replace(first, tokens=replace(first.tokens, text=text), **mixed)
 
 
-def __getattr__(name):
-    """What has moved, by the name that the last version's lessons called here."""
-    moved = interpolate if name == "between" else getattr(vectors, name)
-    warnings.warn(f"text_encoder.{name} is now {moved.__module__}.{moved.__name__}", DeprecationWarning, stacklevel=2)
-    return moved
-
-
 class WordCosines(Record):
     """The cosine of every word of one text with every word of another, in every layer (see `TextFeatures.layers`)."""
 
@@ -109,30 +100,20 @@ def word_cosines(model: StableDiffusion, first: str, second: str) -> WordCosines
     texts = encode_text(model, first), encode_text(model, second)
     if not all(text.tokens.words for text in texts):
         raise ValueError(f"expected two texts with at least one word each, got {first!r} and {second!r}")
-    means = [
-        torch.stack([text.layers[:, list(text.tokens.places(word))].mean(1) for word in range(len(text.tokens.words))], 1) for text in texts
-    ]
+    means = [torch.stack(text.tokens.by_word(text.layers), 1) for text in texts]
     values = torch.stack([vectors.cosine_similarity(*layers) for layers in zip(*means, strict=True)])
     return WordCosines(values, *(text.tokens.words for text in texts))
 
 
-@torch.no_grad()
+@advised("the text tower")
 def self_attention(model: StableDiffusion, tokens: Tokens | str) -> Float[Tensor, "layers heads places places"]:
     """How much each place reads each other one in every layer of the text tower, summing to one; the tower is causal, so no
-    place reads a later one. Taken from the queries and keys of the run itself (Vaswani et al., 2017, equation 1).
+    place reads a later one (Vaswani et al., 2017, equation 1). What transformers' plain attention tells, which says what it reads.
     """
-    layers = [module for name, module in model.text_encoder.named_modules() if name.endswith("self_attn")]
-    seen = []
-    with ExitStack() as hooks:
-        for part in (part for layer in layers for part in (layer.q_proj, layer.k_proj)):
-            hooks.callback(part.register_forward_hook(lambda _, __, out: seen.append(out)).remove)
-        tokens = encode_text(model, tokens).tokens
-    mask, maps = _mask(model, [tokens]), []
-    for layer, *pair in zip(layers, seen[::2], seen[1::2], strict=True):
-        query, key = (part[0].float().unflatten(-1, (layer.num_heads, -1)).transpose(0, 1) for part in pair)
-        scores = query @ key.transpose(1, 2) * query.shape[-1] ** -0.5
-        hidden = torch.ones_like(scores).triu(1).bool()
-        if mask is not None:
-            hidden |= mask == 0
-        maps.append(scores.masked_fill(hidden, -torch.inf).softmax(-1))
-    return torch.stack(maps)
+    tower, tokens = model.text_encoder, tokens if isinstance(tokens, Tokens) else tokenize(model, tokens)
+    tower.set_attn_implementation("eager")
+    try:
+        maps = _tower(model, tower, [tokens.ids], _mask(model, [tokens]), output_attentions=True).attentions
+    finally:
+        tower.set_attn_implementation("sdpa")  # as it is loaded
+    return torch.cat(maps).float()

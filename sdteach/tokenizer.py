@@ -82,5 +82,5 @@ def _warn_of_unknown(model, words):
                       f"it knows: {', '.join(sorted(model.vocabulary))}", stacklevel=3)  # fmt: skip
 
 
-def _shortened(text, limit=200):
-    return text if len(text) <= limit else f"{text[: limit // 2]} ... {text[-limit // 2 :]}"
+def _shortened(text):
+    return text if len(text) <= 200 else f"{text[:100]} ... {text[-100:]}"

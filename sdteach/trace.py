@@ -84,7 +84,7 @@ class Trace(Record):
 
     def word_cosines(self) -> Float32[np.ndarray, "words words"]:
         """The cosine of every word's vector with every other's, as the UNet read them; a word of several pieces is their mean."""
-        vectors = np.stack([self.text[list(self.tokens.places(word))].mean(0) for word in range(len(self.tokens.words))])
+        vectors = np.stack(self.tokens.by_word(self.text))
         vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-12)
         return vectors @ vectors.T
 

@@ -1,11 +1,9 @@
 """Stage 6: one guided noise prediction, taken apart (Ho et al., 2020; Ho & Salimans, 2022; Ronneberger et al., 2015)."""
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from importlib import import_module
 
 import torch
 from jaxtyping import Float
@@ -150,10 +148,7 @@ def with_predicted_x0(model: StableDiffusion, step: UNetStep, latents: Latents, 
 
 def _velocity(model):
     """Whether the checkpoint predicts v = sqrt(alphas_cumprod) noise - sqrt(1 - alphas_cumprod) x_0 (Salimans & Ho, 2022)."""
-    kind = model.scheduler.config.prediction_type
-    if kind not in ("epsilon", "v_prediction"):
-        raise ValueError(f"expected a checkpoint that predicts epsilon or v_prediction, got {kind!r}; load it again")
-    return kind == "v_prediction"
+    return model.scheduler.config.prediction_type == "v_prediction"
 
 
 def _guidance_embedding(model, guidance_scale, rows):
@@ -234,10 +229,3 @@ def feature_colours(features: Float[Tensor, "channels height width"]) -> Float[T
     values, _ = main_directions(features.flatten(1).T, 3)
     low, high = values.quantile(0.02, 0), values.quantile(0.98, 0)
     return ((values - low) / (high - low).clamp(min=1e-12)).clamp(0, 1).T.unflatten(1, (height, width))
-
-
-def __getattr__(name):
-    if name != "skips_scaled":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    warnings.warn(f"{__name__}.{name} is sdteach.edits.{name} now", DeprecationWarning, stacklevel=2)
-    return getattr(import_module("sdteach.edits"), name)

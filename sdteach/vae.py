@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .loading.memory import advised, in_float32, range_advice, tiled_if_needed
 from .model import StableDiffusion
+from .pictures import Pixels
 from .records import Record
 
 Latents = Float[Tensor, "1 channels height width"]
@@ -96,7 +97,7 @@ def to_pixels(signed: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
 _COLOURS = WeakKeyDictionary()  # of each VAE what `preview` has fitted; a VAE that is let go of takes it along
 
 
-def preview(model: StableDiffusion, latents: Given) -> UInt8[np.ndarray, "height width 3"]:
+def preview(model: StableDiffusion, latents: Given) -> Pixels:
     """About the picture that latents decode to, at an eighth of its size, in a thousandth of the time: for a live view of every step.
 
     Red, green and blue are each a weighted sum of the channels and a constant. The weights are least squares on one picture that the

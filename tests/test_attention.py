@@ -15,7 +15,7 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0, SlicedAttnProcessor
 
 import sdteach
-from sdteach import attention, edits
+from sdteach import edits
 from sdteach.attention import cross_attention_layers, keys_values, layer_grids, reading
 from sdteach.edits import edited, layout_kept, masked_out, reweighted
 from sdteach.unet import feature_maps
@@ -240,6 +240,22 @@ def test_where_the_picture_reads_itself_a_processor_of_ones_own_is_left_to_it(ra
     found = step_of(model)
     assert {*Counted.calls} == {layer for name, layer in model.unet.named_modules() if name.endswith("attn1")}
     assert torch.equal(found.noise, expected.noise)
+
+
+def test_blocks_in_which_the_picture_does_not_read_itself_have_keys_too():
+    unet = UNet2DConditionModel(
+        block_out_channels=(32, 64), down_block_types=("KDownBlock2D", "KCrossAttnDownBlock2D"), mid_block_type=None,
+        up_block_types=("KCrossAttnUpBlock2D", "KUpBlock2D"), layers_per_block=1, cross_attention_dim=16,
+    )  # fmt: skip
+    text = keys_values(unet, torch.ones(1, 7, 16))
+    assert {name: each.before is not None for name, each in text.items()} == {
+        "down_blocks.1.attentions.0.attn2": True, "up_blocks.0.attentions.0.attn2": False,
+    }  # fmt: skip
+    before = unet.attn_processors
+    with reading(unet, text, (8, 8), 1, watch=False):
+        assert unet.attn_processors.keys() == before.keys()
+        assert not {*unet.attn_processors.values()} & {*before.values()}
+    assert unet.attn_processors == before
 
 
 def test_they_come_back_after_an_error_too(random_model):
@@ -566,14 +582,6 @@ def test_a_region_of_another_size_is_refused(random_model, shape):
 def test_numbers_and_masks_of_numpy_will_do(random_model, unguarded):
     with reweighted(random_model, [*np.flatnonzero([0, 1, 1])], np.float32(2)), masked_out(random_model, [1], [[True] * 9] * 9):
         sdteach.generate(random_model, "a boat", steps=1)
-
-
-@pytest.mark.parametrize("name", ["masked_out", "reweighted", "layout_kept", "edited"])
-def test_edits_are_found_where_they_stood(name):
-    with pytest.warns(DeprecationWarning, match=f"attention.{name} is sdteach.edits.{name} now"):
-        assert getattr(attention, name) is getattr(edits, name)
-    with pytest.raises(AttributeError, match="nothing"):
-        _ = attention.nothing
 
 
 def test_two_threads_on_one_model_paint_what_one_does(random_model):

@@ -30,11 +30,8 @@ def test_importing_is_light(isolated):
     assert done.returncode == 0, done.stderr
 
 
-MOVED = ("checkpoints", "exercises", "recording", "sizes")  # names that go with the next version
-
-
 def test_tab_shows_every_public_name_and_module_and_so_does_an_editor():
-    modules = {module.name for module in pkgutil.iter_modules(sdteach.__path__)} - {"__main__", *MOVED}
+    modules = {module.name for module in pkgutil.iter_modules(sdteach.__path__)} - {"__main__"}
     shown = {*dir(sdteach)}
     assert modules | {"load_model", "generate", "generate_batch", "initial_noise", "masked_out", "slerp", "to_html", "Trace"} <= shown
     for name in shown:

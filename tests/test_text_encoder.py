@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 import sdteach
-from sdteach import text_encoder, vectors
+from sdteach import vectors
 from sdteach.text_encoder import interpolate, self_attention, word_cosines
 
 
@@ -178,14 +178,3 @@ def test_what_lies_between_two_texts_lies_on_the_arc_at_every_place(model):
         assert torch.equal(mixed.layers[:, place], wanted)
     assert torch.equal(mixed.pooled[None], vectors.slerp(first.pooled[None], second.pooled[None], 0.3))
     assert mixed.tokens.text == "a red car (70%), a blue boat (30%)"
-
-
-@pytest.mark.parametrize(("name", "moved"), [
-    ("between", interpolate), ("slerp", vectors.slerp), ("cosine_similarity", vectors.cosine_similarity),
-    ("main_directions", vectors.main_directions),
-])  # fmt: skip
-def test_names_of_the_last_versions_lessons_still_work_and_say_where_they_are(name, moved):
-    with pytest.warns(DeprecationWarning, match=f"is now {moved.__module__}.{moved.__name__}"):
-        assert getattr(text_encoder, name) is moved
-    with pytest.raises(AttributeError):
-        text_encoder.nothing  # noqa: B018

@@ -7,12 +7,11 @@ Questions, answers and hints stand in `lessons/exercises.toml`, where a teacher 
 `lessons/stages.py`.
 """
 
-import tomllib
 from dataclasses import dataclass
 from functools import cache
 from html import escape
 
-from ..files import data_folder
+from ..files import data_folder, data_of
 from .trying import stages, tried
 from .words import fits, kind, plain, read_as
 
@@ -61,14 +60,10 @@ def check(exercise: str, answer: object = None) -> Verdict:
 @cache
 def exercises() -> dict[str, dict]:
     """Every exercise by its number: question, right answer, why, usual wrong answers with their hints, a hint for all others."""
-    return _data("exercises")
+    return data_of(data_folder("lessons") / "exercises")
 
 
 @cache
 def tests() -> dict[str, dict]:
     """What is asked before and after a lesson, by the number of the skill, such as "04.1": its name, and two questions and answers."""
-    return _data("before_and_after")
-
-
-def _data(name):
-    return tomllib.loads((data_folder("lessons") / f"{name}.toml").read_text("utf-8"))
+    return data_of(data_folder("lessons") / "before_and_after")

@@ -11,11 +11,10 @@ from tornado.routing import HostMatches
 from traitlets.config import Config
 from voila.app import Voila
 
+from ..files import data_of
+
 # Under any other name of this machine it may be another site's page that asks, whose name was bound anew (DNS rebinding).
 HOSTS = HostMatches(r"(localhost|127\.0\.0\.1|\[::1\])$")
-# Voila's page has scripts and styles between its tags, and JupyterLab, which it is made of, compiles schemas with eval.
-POLICY = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-          "font-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'")  # fmt: skip
 
 
 class OneKernel(AsyncMappingKernelManager):
@@ -40,7 +39,7 @@ class Client(AsyncKernelClient):
 
 
 class Projector(Voila):
-    """Voila with the settings below, which opens the browser at the address that has the token."""
+    """Voila with the settings in projector.toml, which opens the browser at the address that has the token."""
 
     def init_handlers(self):
         return [(HOSTS, super().init_handlers())]
@@ -52,23 +51,8 @@ class Projector(Voila):
         webbrowser.open(page.as_uri(), self.webbrowser_open_new)
 
 
-SETTINGS = {
-    "Voila": {
-        "auto_token": True, "config_file_paths": [],
-        "tornado_settings": {"headers": {"Content-Security-Policy": POLICY}, "xsrf_cookie_kwargs": {"samesite": "Strict"}},
-    },
-    "IdentityProvider": {"cookie_options": {"samesite": "Strict"}},
-    "VoilaConfiguration": {
-        "template": "demo", "multi_kernel_manager_class": OneKernel,
-        # Of JupyterLab's extensions only the widgets': voila's own JupyterLab is older than what others are built for.
-        "extension_allowlist": ["@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8"],
-        # A page that is left asks for the end of its kernel with a cookie, which it has from being asked for here.
-        "prelaunch_hook": lambda request, **_: request.xsrf_token and None,
-    },
-    # A page that is gone without a word has its kernel culled. One that died is not started anew, empty, under a page that is not told.
-    "MappingKernelManager": {"cull_interval": 30, "cull_idle_timeout": 60}, "KernelRestarter": {"restart_limit": 0},
-    "KernelManager": {"client_factory": Client},
-}  # fmt: skip
-
 if __name__ == "__main__":
-    Projector.launch_instance(config=Config(SETTINGS))
+    config = Config(data_of(__file__))
+    # A page that is left asks for the end of its kernel with a cookie, which it has from being asked for here.
+    config.VoilaConfiguration.prelaunch_hook = lambda request, **_: request.xsrf_token and None
+    Projector.launch_instance(config=config)

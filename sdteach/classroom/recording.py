@@ -29,13 +29,13 @@ def recorded(trace: Trace) -> Trace:
     steps = tuple(
         replace(
             step, **{name: _half(value) for name, value in vars(step).items() if getattr(value, "dtype", None) == np.float32},
-            attention=_merged(maps), attention_heads=None, preview=_small(step.preview),
+            attention=_by_grid(maps, _together), attention_heads=None, preview=_small(step.preview),
         )
         for step, maps in zip(trace.steps, read, strict=True)
     )  # fmt: skip
     return replace(
         trace, steps=steps, text=_half(trace.text), final_latents=_half(trace.final_latents),
-        layer_areas=_areas(next(iter(read), None)),
+        layer_areas=_by_grid(next(iter(read), None), _area),
     )  # fmt: skip
 
 
@@ -66,28 +66,24 @@ def _small(preview):
     return np.asarray(image)
 
 
-def _by_grid(maps):
-    """Layers by the name of the grid that they read at."""
+def _by_grid(maps, made_of):
+    """What is made of the layers that read at one grid, by its name; None of no maps."""
     grids = {}
     for layer, values in (maps or {}).items():
         grids.setdefault("{} × {}".format(*values.shape[-2:]), {})[layer] = values
-    return grids
+    return {grid: made_of(layers) for grid, layers in grids.items()} or None
 
 
-def _areas(maps):
-    return {grid: sum(by_area(layers).values()) for grid, layers in _by_grid(maps).items()} or None
-
-
-def _merged(maps):
-    """Maps (places, height, width) by layer -> by grid: the mean of their words' shares, of what start and padding leave."""
-    return {grid: _half(_together([*layers.values()])) for grid, layers in _by_grid(maps).items()} or None
+def _area(layers):
+    return sum(by_area(layers).values())
 
 
 def _together(layers):
-    read, shares = (np.mean(each, 0) for each in (layers, [over_text(maps) for maps in layers]))
+    """Maps (places, height, width) as one: the mean of their words' shares, of what start and padding leave."""
+    read, shares = (np.mean([*each], 0) for each in (layers.values(), map(over_text, layers.values())))
     total = read.sum(0).mean()
     ends, words = _coarse(read[[0, -1]]), _coarse(shares[1:-1])
-    return np.concatenate([ends[:1], words * (total - ends.sum(0)), ends[1:]])
+    return _half(np.concatenate([ends[:1], words * (total - ends.sum(0)), ends[1:]]))
 
 
 def _coarse(maps):

@@ -2,20 +2,19 @@
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import cache
 from runpy import run_path
 
 import numpy as np
 
 from ..files import data_folder
+from ..records import Record
 from .words import plain
 
 TRIES = 1, 2, 3
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(Record):
     """`right` is the stage; `inputs(n, rng)` what it is given in the n-th try, drawn from a numpy generator.
 
     `slips` are the stage done wrong, by the names that their hints have. `within` is the largest difference that counts as right, as a

@@ -35,7 +35,6 @@ from .options import (
 )
 from .output import asides, tell, tell_time, write_figure, write_page, write_picture
 
-KEPT = ("latents", "noise", "x0", "attention")
 MOST_SEEDS = 10_000
 
 
@@ -100,7 +99,7 @@ def generate(
     if several:
         _paint_many(loaded, prompt, seeds or [seed], out, grid, settings)
         return
-    collect = KEPT * bool(trace or sheet or html) + ("preview",) * bool(sheet)
+    collect = sdteach.collecting.USUAL * bool(trace or sheet or html) + ("preview",) * bool(sheet)
     made = sdteach.generate(loaded, prompt[0], seed=seed, layout=boxes, collect=collect, **settings)
     write_picture(out, _pasted(made))
     if trace:

@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 
 @contextmanager
@@ -11,18 +11,14 @@ def quiet() -> Iterator[None]:
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    logs = (diffusers_logging, transformers_logging)
-    before = [(log.get_verbosity(), log.is_progress_bar_enabled()) for log in logs]
-    try:
-        for log in logs:
+    with ExitStack() as afterwards:
+        for log in (diffusers_logging, transformers_logging):
+            afterwards.callback(log.set_verbosity, log.get_verbosity())
             log.set_verbosity_error()
-            log.disable_progress_bar()
+            if log.is_progress_bar_enabled():
+                afterwards.callback(log.enable_progress_bar)
+                log.disable_progress_bar()
         yield
-    finally:
-        for log, (verbosity, bar) in zip(logs, before, strict=True):
-            log.set_verbosity(verbosity)
-            if bar:
-                log.enable_progress_bar()
 
 
 @contextmanager

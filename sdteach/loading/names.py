@@ -1,11 +1,10 @@
 """Checkpoints by name: the embedded one, those that people know, any folder, file or hub id; and where each is found."""
 
 import re
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files import data_folder
+from ..files import data_folder, data_of
 from .folder import PICKLED, WHY_NO_PICKLE
 from .hub import fetched
 
@@ -32,7 +31,7 @@ class Checkpoint:
     differs: str
 
 
-KNOWN = {name: Checkpoint(**row) for name, row in tomllib.loads(Path(__file__).with_name("known.toml").read_text("utf-8")).items()}
+KNOWN = {name: Checkpoint(**row) for name, row in data_of(__file__).items()}
 
 
 def find(name: str) -> Path:

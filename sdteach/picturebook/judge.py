@@ -9,12 +9,10 @@ the other network names it.
 ['no red car', 'an extra blue fish']
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from diffusers import UNet2DModel
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 from safetensors.torch import load_model
 from scipy.ndimage import label
@@ -22,8 +20,11 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_unshuffle
 
 from ..files import data_folder
+from ..pictures import Mask, Pixels
+from ..records import Record
 from ..vae import to_signed
 from .captions import Request
+from .networks import NETWORKS
 from .objects import BLOT
 from .scenes import PIXEL, box_of
 from .world import COLOURS, OBJECTS, PLACES, RELATIONS, STYLES
@@ -38,18 +39,16 @@ CROP = 40  # pixels to which a thing is brought before it is named
 LEAST_THING, SURE_BLOT, SURE_PIXELS = 0.25, 0.9, 0.6
 
 
-@dataclass(frozen=True, eq=False)
-class SeenThing:
+class SeenThing(Record):
     """One thing found in a picture; `name` is "blot" for one that is no object of the book. `centre` is (x, y) in pixels."""
 
     name: str
     colour: str
     centre: tuple[float, float]
-    mask: Bool[np.ndarray, "height width"]
+    mask: Mask
 
 
-@dataclass(frozen=True, eq=False)
-class Seen:
+class Seen(Record):
     """All that the judge sees in a picture, the largest thing first."""
 
     things: tuple[SeenThing, ...]
@@ -66,10 +65,7 @@ class Judge(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.ground = UNet2DModel(
-            sample_size=64, in_channels=3 * SQUARE**2, out_channels=sum(PARTS), block_out_channels=(16, 32, 64, 64), layers_per_block=1,
-            down_block_types=("DownBlock2D",) * 4, up_block_types=("UpBlock2D",) * 4, attention_head_dim=16, norm_num_groups=8,
-        )  # fmt: skip
+        self.ground = UNet2DModel(in_channels=3 * SQUARE**2, out_channels=sum(PARTS), **NETWORKS["judge"])
         blocks = [
             nn.Sequential(nn.Conv2d(w, v, 3, padding=1), nn.GroupNorm(8, v), nn.SiLU(),
                           nn.Conv2d(v, v, 3, padding=1), nn.GroupNorm(8, v), nn.SiLU(), nn.MaxPool2d(2))
@@ -85,7 +81,7 @@ class Judge(nn.Module):
         return things[:, 0], colours, places.mean((2, 3)), (styles * weight).sum((2, 3)) / weight.sum((2, 3))
 
     @torch.no_grad()
-    def look(self, picture: UInt8[np.ndarray, "height width 3"]) -> Seen:
+    def look(self, picture: Pixels) -> Seen:
         """Find the things, the place and the style of one picture. Raises ValueError unless its edges are multiples of 16."""
         if picture.shape[0] % 16 or picture.shape[1] % 16:
             raise ValueError(f"expected a picture whose edges are multiples of 16, got {picture.shape[1]} x {picture.shape[0]}; resize it")
@@ -110,7 +106,7 @@ class Judge(nn.Module):
         return Seen(tuple(found), PLACES[places.argmax()], style)
 
 
-def change_on_grid(picture: UInt8[np.ndarray, "height width 3"]) -> float:
+def change_on_grid(picture: Pixels) -> float:
     """The fraction of all change from pixel to pixel that falls on the lines between squares of pixel art: 1 there, else about 1/3."""
     changes = [np.abs(np.diff(picture.astype(float), axis=axis)).sum((1 - axis, 2)) for axis in (0, 1)]
     return float(np.mean([change[PIXEL - 1 :: PIXEL].sum() / max(change.sum(), 1.0) for change in changes]))
@@ -121,7 +117,7 @@ def to_tensor(pictures: UInt8[Tensor, "n height width 3"]) -> Float[Tensor, "n 3
     return to_signed(pictures).permute(0, 3, 1, 2)
 
 
-def cut_out(picture: UInt8[np.ndarray, "height width 3"], mask: Bool[np.ndarray, "height width"]) -> UInt8[np.ndarray, "40 40 3"]:
+def cut_out(picture: Pixels, mask: Mask) -> UInt8[np.ndarray, "40 40 3"]:
     """The square around a thing, brought to one size; beyond the picture's edge it is gray."""
     left, top, right, bottom = box_of(np.pad(mask, 64))
     half, x, y = (max(right - left, bottom - top) - 1) / 2 + 3, (left + right) / 2, (top + bottom) / 2

@@ -1,11 +1,10 @@
 """The objects of the picture book: each is drawn by a hand of its own, never twice the same. Their outlines lie in objects.toml."""
 
-import tomllib
-from pathlib import Path
-
 import numpy as np
 
-THINGS = tomllib.loads(Path(__file__).with_name("objects.toml").read_text("utf-8"))
+from ..files import data_of
+
+THINGS = data_of(__file__)
 OBJECTS = tuple(THINGS)
 BLOT = "blot"
 

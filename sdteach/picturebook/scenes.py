@@ -10,13 +10,15 @@ colours.
 (128, 128)
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
+from ..pictures import Mask, Pixels
+from ..records import Record
 from .imagining import HELD_OUT_SEED, Description, describe, describe_in_words  # noqa: F401 - lessons find all of a scene here
 from .objects import parts_of
 from .world import BOOK, COLOURS, WORLD, Grammar
@@ -26,20 +28,18 @@ PAPER = (253, 252, 248)
 PIXEL = 3  # edge of a square of pixel art
 
 
-@dataclass(frozen=True, eq=False)
-class SceneObject:
+class SceneObject(Record):
     """One object as drawn, and its true mask."""
 
     name: str
     colour: str
-    mask: Bool[np.ndarray, "height width"]
+    mask: Mask
 
 
-@dataclass(frozen=True, eq=False)
-class Scene:
+class Scene(Record):
     """A drawn scene and the whole truth about it."""
 
-    picture: UInt8[np.ndarray, "height width 3"]
+    picture: Pixels
     caption: str
     objects: tuple[SceneObject, ...]
     place: str
@@ -118,7 +118,7 @@ def _mix(paint, colour):
     return tuple(np.round(own + abs(paint) * (towards - own)).astype(int).tolist())
 
 
-def box_of(mask: Bool[np.ndarray, "height width"]) -> tuple[int, int, int, int]:
+def box_of(mask: Mask) -> tuple[int, int, int, int]:
     """The smallest box (left, top, right, bottom) around a mask that is not empty, right and bottom outside."""
     return Image.fromarray(mask).getbbox()
 

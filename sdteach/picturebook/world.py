@@ -1,13 +1,12 @@
 """What there is in the picture book: objects, colours, sizes, places, styles, relations, and which of them go together."""
 
-import tomllib
 from dataclasses import dataclass, replace
 from itertools import product
-from pathlib import Path
 
+from ..files import data_of
 from .objects import OBJECTS, THINGS
 
-BOOK = {"objects": THINGS, **tomllib.loads(Path(__file__).with_name("world.toml").read_text("utf-8"))}
+BOOK = {"objects": THINGS, **data_of(__file__)}
 COLOURS = {name: tuple(colour["rgb"]) for name, colour in BOOK["colours"].items()}
 SIZES = {name: tuple(size["radius"]) for name, size in BOOK["sizes"].items()}  # radius in pixels
 PLACES, STYLES = tuple(BOOK["places"]), tuple(BOOK["styles"])

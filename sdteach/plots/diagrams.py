@@ -6,18 +6,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
+from ..files import data_of
 from .style import BODY, SMALL, WIDTH, Page, as_array, styled, theme
 
-# Name, what comes out of it, its box in inches: left, top, width, height. The UNet's holds that of cross-attention.
-STAGES = {
-    "tokenizer": ("ids", 1.1, 0.15, 1.1, 0.5),
-    "text encoder": ("77 vectors", 2.6, 0.15, 1.3, 0.5),
-    "noise": ("latents of noise", 1.1, 1.25, 1.1, 0.5),
-    "UNet": ("predicted noise", 3.05, 0.98, 1.75, 1.08),
-    "cross-attention": ("", 3.15, 1.08, 1.55, 0.4),
-    "sampler": ("less noise", 5.2, 1.25, 1.0, 0.5),
-    "VAE decoder": ("picture", 6.6, 1.25, 1.3, 0.5),
-}
+MAP = data_of(__file__)
+STAGES = MAP["stages"]
 
 
 @styled()
@@ -31,10 +24,8 @@ def pipeline_map(*lit: str) -> Figure:
         + (f" You are here: {', '.join(lit)}." if lit else "")))  # fmt: skip
     page.write(0.06, 0.4, "“prompt”")
     page.write(0.37, 1.5, "seed")
-    for down, start, end in ((0.4, 0.87, 1.1), (0.4, 2.2, 2.6), (1.5, 0.82, 1.1), (1.5, 2.2, 3.05), (1.5, 4.8, 5.2), (1.5, 6.2, 6.6)):
-        page.arrow((start, down), (end, down))
-    page.arrow((3.78, 0.65), (3.78, 1.08))
-    page.arrow((5.7, 1.98), (4.7, 2.1), "arc3,rad=-0.4")  # the loop: out of the sampler and back into the UNet
+    for arrow in MAP["arrows"]:
+        page.arrow(*arrow)
     page.write(5.2, 2.5, "step by step", SMALL, theme().quiet, ha="center")
     for name, (result, left, top, width, height) in STAGES.items():
         fill, ink, weight = ("C0", theme().paper, "bold") if name in lit else (theme().pale, theme().ink, "normal")
@@ -46,7 +37,7 @@ def pipeline_map(*lit: str) -> Figure:
 
 
 @styled()
-def unet_map(features: Mapping[str, object], colours: Callable[[object], object], title: str = "The UNet at work") -> Figure:
+def unet_map(features: Mapping[str, object], colours: Callable[[object], object]) -> Figure:
     """The levels of a UNet as a U: on the left the way down, on the right the way up, and what crosses over between them.
 
     `features` are those of `unet.feature_maps`; `colours(features)` makes three of the channels (3, height, width), 0..1.
@@ -56,7 +47,7 @@ def unet_map(features: Mapping[str, object], colours: Callable[[object], object]
     *tops, bottom = np.cumsum([0.95, *(edge + 0.62 for edge in edges)]).tolist()
     told = "; ".join(f"{name}: {' by '.join(map(str, shape))}" for name, shape in shapes.items())
     page = Page(WIDTH, bottom + 1.4, f"Its levels as a U, channels by height by width. {told}. What a level makes on the way down "
-                                     "crosses over to the way up.", title)  # fmt: skip
+                                     "crosses over to the way up.", "The UNet at work")  # fmt: skip
 
     def draw(name, left, top, edge):
         picture = np.moveaxis(as_array(colours(features[name])), 0, -1)

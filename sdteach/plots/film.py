@@ -91,9 +91,9 @@ def _row(named, title):
     return sheet(Grid([*named.values()], [*named]), ", ".join(named), title)[0]
 
 
-def spread(steps, most=FRAMES):
-    """At most so many of the steps, from the first to the last."""
-    return [steps[round(index)] for index in np.linspace(0, len(steps) - 1, min(most, len(steps)))]
+def spread(steps):
+    """At most `FRAMES` of the steps, from the first to the last."""
+    return [steps[round(index)] for index in np.linspace(0, len(steps) - 1, min(FRAMES, len(steps)))]
 
 
 def _frames(trace):

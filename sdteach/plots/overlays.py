@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from PIL import Image
 
-from ..pictures import Box, checked_layout
+from ..pictures import Boxes, checked_layout
 from .grids import Grid, Pixels, sheet
 from .style import SMALL, first_free, fit, styled, theme, width_of
 
@@ -29,7 +29,7 @@ HIGH = 0.25  # inches from the middle of one word to that of the next
 @styled()
 def heat_maps(
     pictures: Sequence[Pixels], maps: Sequence[Heat], captions: Sequence[str],
-    columns: int | Sequence[str] = 4, strength: float = STRENGTH, outlines: Sequence[Mask | None] | None = None, rows: Sequence[str] = (),
+    columns: int | Sequence[str] = 4, strength: float = STRENGTH, outlines: Sequence[Mask | None] | None = None,
 ) -> Figure:  # fmt: skip
     """Heat maps (0..1) over their pictures, brightest where a word was read most, in a grid as that of `picture_grid`.
 
@@ -42,7 +42,7 @@ def heat_maps(
         raise ValueError(f"expected a picture, a caption and an outline, if any, for each map, at least one, got {len(pictures)}, "
                          f"{len(captions)} and {len(outlines)} for {len(maps)}")  # fmt: skip
     hot = [heated(picture, heat, strength) for picture, heat in zip(pictures, maps, strict=True)]
-    grid = Grid(hot, captions, columns, rows, right=0.8)
+    grid = Grid(hot, captions, columns, right=0.8)
     page, images = sheet(grid, f"Heat maps over pictures: {grid.told}")
     for image, outline in zip(images, outlines, strict=True):
         if outline is not None:
@@ -73,33 +73,33 @@ def layer_names(grids: Mapping[str, tuple[int, int]]) -> dict[str, str]:
 
 
 @styled()
-def regions(pictures: Sequence[Pixels], masks: Sequence[Mask | None], captions: Sequence[str], columns: int = 4) -> Figure:
+def regions(pictures: Sequence[Pixels], masks: Sequence[Mask | None], captions: Sequence[str]) -> Figure:
     """Pictures with a region clear and outlined, the rest dimmed; with None for a mask as they are. Captions beneath.
 
     Before, the region and after, side by side, are
     `regions([before, before, after], [None, mask, None], ["before", "region", "after"])`. Raises ValueError unless there is a
     caption and a mask, of the picture's size, for each picture.
     """
-    return _drawn_over(draw_region, _extent, pictures, masks, captions, columns)
+    return _drawn_over(draw_region, _extent, pictures, masks, captions)
 
 
 @styled()
-def boxes(pictures: Sequence[Pixels], layouts: Sequence[Mapping[str, Box] | None], captions: Sequence[str], columns: int = 4) -> Figure:
+def boxes(pictures: Sequence[Pixels], layouts: Sequence[Boxes | None], captions: Sequence[str]) -> Figure:
     """Pictures with the boxes of their layouts, each with its word; with None for a layout as they are. Captions beneath.
 
     A box is left, top, right, bottom as shares of the picture, 0..1. Raises ValueError unless there is a caption and a layout for
     each picture, and, naming its word, for a box that is none.
     """
     layouts = [checked_layout(layout) if layout else None for layout in layouts]
-    return _drawn_over(draw_boxes, _sides, pictures, layouts, captions, columns)
+    return _drawn_over(draw_boxes, _sides, pictures, layouts, captions)
 
 
-def _drawn_over(draw, tell, pictures, over, captions, columns):
+def _drawn_over(draw, tell, pictures, over, captions):
     if not len(pictures) == len(over) == len(captions) > 0:
         raise ValueError(f"expected for each picture a caption and what is drawn over it, or None, at least one, got {len(pictures)} "
                          f"pictures, {len(captions)} captions and {len(over)} to draw over them")  # fmt: skip
     told = [caption if what is None else f"{caption}, {tell(what)}" for caption, what in zip(captions, over, strict=True)]
-    page, images = sheet(Grid(pictures, captions, columns), f"{len(pictures)} pictures: {'; '.join(told)}")
+    page, images = sheet(Grid(pictures, captions), f"{len(pictures)} pictures: {'; '.join(told)}")
     for image, what in zip(images, over, strict=True):
         if what is not None:
             draw(image.axes, what)

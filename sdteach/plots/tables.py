@@ -1,16 +1,15 @@
 """Numbers and pictures in rows and columns."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import accumulate
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ..pictures import Box, checked_layout
-from ..records import Tokens
+from ..pictures import Boxes, checked_layout
+from ..records import Record, Tokens
 from .chips import place_names
 from .grids import Pixels
 from .overlays import Mask, draw_frames, draw_region
@@ -89,8 +88,7 @@ def _table_alt(values, rows, columns, scale):
     return f"{scale}, {sides}: {values.min():.2f} to {values.max():.2f}, most for {rows[row]} and {columns[column]}."
 
 
-@dataclass(frozen=True, eq=False)
-class Task:
+class Task(Record):
     """A row of `task_table`: what a task does with the loop, in a few words each; its pictures; and how well it does, with the unit.
 
     `before` is None where the task starts from noise alone; `region` is outlined in it. `layout` is drawn over `after`.
@@ -105,11 +103,11 @@ class Task:
     after: Pixels
     result: str = ""
     region: Mask | None = None
-    layout: Mapping[str, Box] | None = None
+    layout: Boxes | None = None
 
 
 @styled()
-def task_table(tasks: Sequence[Task], title: str = "One loop, many tasks") -> Figure:
+def task_table(tasks: Sequence[Task]) -> Figure:
     """All tasks in one table, a row for each. What a task does unlike the first, text to picture, is lit.
 
     Raises ValueError for no task, a region without a picture before or of another size, and a box that is none.
@@ -121,7 +119,7 @@ def task_table(tasks: Sequence[Task], title: str = "One loop, many tasks") -> Fi
     heights = [max(THUMB, LINE * max(map(len, row.values())) + 0.1) + 2 * PAD for row in rows]
     *tops, bottom = accumulate([0.8, *heights])
     page = Page(WIDTH, bottom + 0.1, ". ".join("; ".join(f"{header}: {cut(text, 80)}" for header, text in row.items() if text)
-                                               for row in told) + ".", title)  # fmt: skip
+                                               for row in told) + ".", "One loop, many tasks")  # fmt: skip
     for header, left in ({header: left for header, (_, left, _) in TEXTS.items()} | {"before": BEFORE, "after": AFTER}).items():
         page.write(left, 0.65, header, SMALL, theme().quiet)
     for task, row, height, top in zip(tasks, rows, heights, tops, strict=True):

@@ -116,11 +116,12 @@ class Explorer(LiveExplorer):
 
 def control(name, values, follows_the_hand=True):
     """What chooses one of some values: numbers a slider, a few words buttons, many a list."""
+    told = {"options": values, "description": name, "style": NAMED}
     if not all(isinstance(value, str) for value in values):
-        return SelectionSlider(options=values, description=name, style=NAMED, layout=WIDE, continuous_update=follows_the_hand)
+        return SelectionSlider(**told, layout=WIDE, continuous_update=follows_the_hand)
     if len(values) > BUTTONS:
-        return Dropdown(options=values, description=name, style=NAMED)
-    return RadioButtons(options=values, description=name, style=NAMED, orientation="horizontal", layout=Layout(width="auto"))
+        return Dropdown(**told)
+    return RadioButtons(**told, orientation="horizontal", layout=Layout(width="auto"))
 
 
 class TextExplorer(Shown):

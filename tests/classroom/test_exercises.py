@@ -1,9 +1,7 @@
 """Answers: what counts as right, what each mistake is told, and that the lessons' own exercises keep the rules."""
 
 import dataclasses
-import importlib
 import re
-import sys
 from fractions import Fraction
 
 import numpy as np
@@ -227,10 +225,3 @@ def elsewhere(right):
     if isinstance(right, list):
         return [elsewhere(part) for part in right]
     return "something quite else" if isinstance(right, str) else 123456789.5
-
-
-@pytest.mark.parametrize("name", ["exercises", "recording", "sizes"])
-def test_the_old_places_hold_for_a_version_and_name_the_new(name, monkeypatch):
-    monkeypatch.delitem(sys.modules, f"sdteach.{name}", raising=False)
-    with pytest.warns(DeprecationWarning, match=f"sdteach.{name} is now sdteach.classroom.{name}"):
-        importlib.import_module(f"sdteach.{name}")

@@ -5,9 +5,8 @@ import pytest
 from PIL import Image
 
 import sdteach
-from sdteach import picturebook
 from sdteach.picturebook.captions import read
-from sdteach.picturebook.evaluation import other_tasks, psnr, reading
+from sdteach.picturebook.evaluation import other_tasks, psnr
 from sdteach.picturebook.judge import Judge, Seen, SeenThing, load_judge
 from sdteach.picturebook.world import HELD_OUT_PAIRS, RELATIONS
 
@@ -83,11 +82,3 @@ def test_the_layout_leads_and_without_it_the_run_is_free(model, judge):
     assert not np.array_equal(shown[6], shown[7])
     assert measures["free"]["overlap"].count == measures["led"]["found"].count == 5
     assert measures["led"]["overlap"].value > measures["free"]["overlap"].value + 0.1
-
-
-@pytest.mark.parametrize(("old", "new"), [("attention_truth", reading), ("task_truth", other_tasks)])
-def test_the_names_of_the_version_before_still_lead_there(old, new):
-    with pytest.warns(DeprecationWarning, match="is now sdteach.picturebook.evaluation"):
-        assert getattr(picturebook, old) is new
-    with pytest.raises(AttributeError, match="nowhere"):
-        _ = picturebook.nowhere

@@ -4,7 +4,7 @@ The scenes and the prompts are fixed by the words that the checkpoint knows, and
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from ...model import StableDiffusion
 from ...pictures import psnr
 from ...pipeline import generate
+from ...records import Record
 from ..captions import Request, RequestedThing, known_grammar, read
 from ..imagining import HELD_OUT_SEED
 from ..judge import Judge, Seen, faults, relation_right
@@ -28,8 +29,7 @@ GOALS = {"vae_psnr": 30.0, "clip_top1": 0.90, "one_object": 0.97, "two_objects":
 SCALES, SCALE_STEPS, EVERY = (1.0, 2.5, 5.0, 7.5, 10.0), 20, 5
 
 
-@dataclass(frozen=True, eq=False)
-class Painted:
+class Painted(Record):
     """A prompt of the evaluation, what was painted for it, and what the judge saw there; where its things' words were read, how
     much that overlaps with them."""
 
@@ -48,8 +48,7 @@ class Painted:
         return faults(self.seen, self.request)
 
 
-@dataclass(frozen=True, eq=False)
-class Evaluation:
+class Evaluation(Record):
     """`measures` by name, first those that have one of the `GOALS`; the pictures that the prompts gave, in the prompts' order;
     and what was left out, since the checkpoint has no words for it."""
 

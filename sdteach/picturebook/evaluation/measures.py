@@ -6,12 +6,13 @@ from statistics import NormalDist
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Float32
 from PIL import Image
 from torch import nn
 from tqdm.auto import tqdm
 
 from ...model import StableDiffusion
+from ...pictures import Mask, Pixels
 from ...records import Tokens
 from ...text_encoder import encode_text, image_features
 from ...vae import copies
@@ -53,7 +54,7 @@ def average(values: Sequence[float | bool] | np.ndarray) -> Measure:
     return Measure(mean, mean - half, mean + half, n)
 
 
-def copied(model: StableDiffusion | nn.Module, picture: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "height width 3"]:
+def copied(model: StableDiffusion | nn.Module, picture: Pixels) -> Pixels:
     """A picture through the VAE of a model, or of what trains one, and back."""
     return np.asarray(copies(model.vae, [Image.fromarray(picture)])[0])
 
@@ -72,12 +73,12 @@ def word_for(tokens: Tokens, name: str) -> int:
     return next(index for index, word in enumerate(tokens.words) if word.lower() in WORDS["objects"][name])
 
 
-def overlap(heat: Float32[np.ndarray, "_ _"], mask: Bool[np.ndarray, "height width"], threshold: float) -> float:
+def overlap(heat: Float32[np.ndarray, "_ _"], mask: Mask, threshold: float) -> float:
     """`iou` of a mask and of where a heat map, brought to its size, is above a threshold."""
     stretched = Image.fromarray(heat).resize(mask.shape[::-1], Image.Resampling.BILINEAR)
     return iou(np.asarray(stretched) > threshold, mask)
 
 
-def iou(first: Bool[np.ndarray, "height width"], second: Bool[np.ndarray, "height width"]) -> float:
+def iou(first: Mask, second: Mask) -> float:
     """Intersection over union of two masks, of which at least one is not empty."""
     return float((first & second).sum() / (first | second).sum())

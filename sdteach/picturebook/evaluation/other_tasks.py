@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -12,6 +11,7 @@ from tqdm.auto import tqdm
 from ...model import StableDiffusion
 from ...pictures import Box, back_projected, box_mask, psnr
 from ...pipeline import generate
+from ...records import Record
 from ...tokenizer import tokenize
 from ...vae import copies
 from ..captions import known_grammar, read
@@ -59,8 +59,7 @@ def enlarging_truth(model: StableDiffusion, scenes: Sequence[Scene]) -> dict[str
     return {way: average(values) for way, values in decibels.items()}
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(Record):
     """A caption and where its things are to go: their names as the world has them, and the boxes."""
 
     caption: str

@@ -10,7 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice, product
 
 import numpy as np
@@ -24,7 +24,7 @@ from ...edits import layout_kept, masked_out
 from ...files import data_folder
 from ...model import StableDiffusion, fingerprint
 from ...pipeline import denoise, generate
-from ...records import Tokens, by_area, heat_map, over_text
+from ...records import Record, Tokens, by_area, heat_map, over_text
 from ...schedule import add_noise
 from ...text_encoder import encode_text
 from ...trace import Trace
@@ -39,8 +39,8 @@ from .measures import HEAT, Measure, average, fraction, iou, overlap, word_for
 from .prompts import full_captions, known_words
 
 STEPS = 25
-TIMESTEPS = (1, 101, 201, 301, 401, 501, 601, 701, 801, 901)
-THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
+TIMESTEPS = tuple(range(1, 1000, 100))
+THRESHOLDS = tuple(twentieths / 20 for twentieths in range(4, 13))
 VIEWS = {"raw": np.asarray, "over the text": over_text}
 WEIGHTS = {"layers alike": lambda maps: dict.fromkeys(maps, 1.0), "by area": by_area}
 SINCE = {"all steps": 0.0, "second half": 0.5, "last quarter": 0.75}
@@ -50,11 +50,11 @@ AGGREGATIONS = {
 }
 DAAM = "DAAM: raw, layers alike, all steps, bicubic"
 AGGREGATIONS[DAAM] = (VIEWS["raw"], WEIGHTS["layers alike"], 0.0, Image.Resampling.BICUBIC)
+Scores = dict[str, list[list[float]]]  # by way to make one map, of each thing the overlap at each of the thresholds
 CHOSEN = "over the text, by area, last quarter"  # what `Trace.heat_map` does
 
 
-@dataclass(frozen=True)
-class Aggregated:
+class Aggregated(Record):
     """The overlap of one way to make one map with the things' masks: its best threshold on the seeds for choosing, the overlap
     there, and the overlap at that threshold on the others."""
 
@@ -63,8 +63,7 @@ class Aggregated:
     reported: Measure
 
 
-@dataclass(frozen=True, eq=False)
-class AttentionTruth:
+class AttentionTruth(Record):
     """All that was measured. `drawn` is the overlap on drawn scenes noised to `TIMESTEPS`, a row for each layer and one for all.
 
     `gone` is how often a thing is gone when `word`, `word and later` or `control` cannot be read in its region;
@@ -162,7 +161,7 @@ def _captions(words, start, count):
 
 def painted_overlaps(
     model: StableDiffusion, judge: Judge, guidance_scale: float | None, captions: Sequence[str], seed: int, steps: int = STEPS
-) -> dict[str, list[list[float]]]:
+) -> Scores:
     """For every way to make one map, and for every layer alone over the second half of the run: the overlap at each threshold, for
     each thing the judge found."""
     scores = {}
@@ -185,9 +184,7 @@ def aggregated(trace: Trace, places: tuple[int, ...], view, weigh, since: float,
     return heat_map(maps, places, *trace.final_latents.shape[2:], weigh(maps[0]), view, resample)
 
 
-def choose(
-    choosing: dict[str, list[list[float]]], reporting: dict[str, list[list[float]]]
-) -> tuple[dict[str, Aggregated], dict[str, Aggregated]]:
+def choose(choosing: Scores, reporting: Scores) -> tuple[dict[str, Aggregated], ...]:
     """For every way and every layer the threshold that is best on the seeds for choosing, and what it gives on the others.
 
     Raises ValueError if nothing was found on either.
@@ -203,7 +200,7 @@ def choose(
 
 def interventions(
     model: StableDiffusion, judge: Judge, guidance_scale: float | None, words: frozenset[str], steps: int, number: int
-) -> tuple[dict[str, list[bool]], dict[str, list[float]], dict[str, list[bool]]]:
+) -> tuple[dict[str, list], ...]:
     """Paint prompts of one object until so many show it, and each of those again.
 
     With words hidden where the thing was: whether it is gone. With another colour word, the layout kept or free: how much the

@@ -23,6 +23,7 @@ from transformers import CLIPTokenizer
 from ...model import StableDiffusion
 from ...pictures import psnr
 from ...pipeline import generate
+from ...records import Record
 from ..evaluation.measures import copied
 from ..imagining import HELD_OUT_SEED
 from . import autoencoding, binding, contrast, denoising, seeing
@@ -76,8 +77,7 @@ def train(work: Path, tokenizer: CLIPTokenizer, recipe: Recipe, stages=None, wat
         ) from None
 
 
-@dataclass(frozen=True, eq=False)
-class Training:
+class Training(Record):
     """Where one checkpoint is made: its folder, its recipe, and how a phase is run and its parts are found again."""
 
     work: Path
@@ -205,9 +205,9 @@ def _words(training):
 
 
 def _tell_top1(training, towers):
-    held_out = training.held_out
-    found = contrast.top1(towers, training.tokenizer, held_out)
-    training.accelerator.print(f"clip: top-1 of {len(held_out.captions)} held-out scenes {found:.1%}")
+    nearest = contrast.nearest(towers, training.tokenizer, training.held_out)
+    right = (nearest == torch.arange(len(nearest))).float().mean()
+    training.accelerator.print(f"clip: top-1 of {len(nearest)} held-out scenes {right:.1%}")
 
 
 def _vae(training, name="vae", crops=autoencoding.crops):

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, l1_loss, max_pool2d, mse_loss
 
 from ..judge import to_tensor
+from ..networks import NETWORKS
 from ..world import WORLD
 
 CROP = 64
@@ -16,10 +17,7 @@ ENOUGH = 120  # pixels of things, beyond which a crop is as good as any
 
 def new_vae(channels: tuple[int, ...]) -> AutoencoderKL:
     """Downsampling by 8, four latent channels, layer for layer the class that SD uses; `channels` by level."""
-    return AutoencoderKL(
-        block_out_channels=channels, down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4, norm_num_groups=8, sample_size=128,
-    )  # fmt: skip
+    return AutoencoderKL(block_out_channels=channels, **NETWORKS["vae"])
 
 
 class AutoencodingObjective(nn.Module):

@@ -43,7 +43,7 @@ class BindingObjective(nn.Module):
         rows = torch.arange(len(ids), device=ids.device)
         states = self.text_encoder(ids).last_hidden_state
         read_out = torch.stack([self.readers[min(k, 3)](states[rows, places[:, k]]) for k in range(len(FOUND))], 1)
-        wrong = sum(cross_entropy(logits.flatten(0, 1), truth.flatten(), ignore_index=UNASKED, reduction="sum")
+        wrong = sum(cross_entropy(logits.flatten(0, 1), truth.flatten(), reduction="sum")
                     for logits, truth in zip((EAGERNESS * read_out.float()).split(SIZES, 2), truths.unbind(2), strict=True))  # fmt: skip
         with torch.no_grad():
             before = self.before[0].to(ids.device)(ids).last_hidden_state

@@ -8,10 +8,10 @@ from torch.nn.functional import cross_entropy, normalize
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from ..judge import to_tensor
+from ..networks import NETWORKS
 
-WIDTH = 128
-TOWER = dict(hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=4, num_attention_heads=4,
-             projection_dim=WIDTH, hidden_act="quick_gelu", dtype="float32")  # fmt: skip
+TOWER = NETWORKS["clip"]
+WIDTH = TOWER["hidden_size"]
 
 
 class ContrastiveObjective(nn.Module):
@@ -27,9 +27,15 @@ class ContrastiveObjective(nn.Module):
         self.image_encoder = CLIPVisionModelWithProjection(CLIPVisionConfig(**TOWER, image_size=128, patch_size=16))
         self.logit_scale = nn.Parameter(torch.tensor(np.log(1 / 0.07), dtype=torch.float32))
 
+    def of_texts(self, ids):
+        """Where CLIP's space has them, on the unit sphere."""
+        return normalize(self.text_projection(self.text_encoder(ids).pooler_output))
+
+    def of_pictures(self, pictures):
+        return normalize(self.image_encoder(pictures).image_embeds)
+
     def forward(self, ids, pictures):
-        texts = _of_all_processes(normalize(self.text_projection(self.text_encoder(ids).pooler_output)))
-        images = _of_all_processes(normalize(self.image_encoder(pictures).image_embeds))
+        texts, images = _of_all_processes(self.of_texts(ids)), _of_all_processes(self.of_pictures(pictures))
         logits = self.logit_scale.clamp(max=np.log(100)).exp() * texts @ images.T
         truth = torch.arange(len(logits), device=logits.device)
         return (cross_entropy(logits, truth) + cross_entropy(logits.T, truth)) / 2
@@ -64,12 +70,5 @@ def pairs(scenes, tokenizer, batch):
 @torch.no_grad()
 def nearest(towers, tokenizer, scenes) -> torch.Tensor:
     """For every picture of `DrawnScenes` the index of the caption nearest to it."""
-    ids = tokenizer(scenes.captions, padding="longest", return_tensors="pt").input_ids
-    texts = normalize(towers.text_projection(towers.text_encoder(ids).pooler_output))
-    images = normalize(towers.image_encoder(to_tensor(scenes.pictures)).image_embeds)
-    return (images @ texts.T).argmax(1)
-
-
-def top1(towers, tokenizer, scenes) -> float:
-    """The fraction of pictures whose own caption is the nearest of all."""
-    return (nearest(towers, tokenizer, scenes) == torch.arange(len(scenes.captions))).float().mean().item()
+    texts = towers.of_texts(tokenizer(scenes.captions, padding="longest", return_tensors="pt").input_ids)
+    return (towers.of_pictures(to_tensor(scenes.pictures)) @ texts.T).argmax(1)

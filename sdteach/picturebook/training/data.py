@@ -4,7 +4,7 @@ import json
 import os
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from multiprocessing import parent_process
 from os import cpu_count
@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ...files import write_whole
+from ...records import Record
 from ..scenes import scene_from_seed
 from ..world import COLOURS, OBJECTS, WORLD, Grammar
 
@@ -24,8 +25,7 @@ JOB = 64  # scenes that a core draws at a time
 LONGEST = 200  # bytes of a caption
 
 
-@dataclass(frozen=True, eq=False)
-class DrawnScenes:
+class DrawnScenes(Record):
     """`pictures` (n, size, size, 3) uint8, their `captions`, and `things` (n, size, size) uint8: see `Scene.things`.
 
     `kinds` (n, 4, 2) uint8 says of the ground and of every thing, by its number in `things`, the index of its name in

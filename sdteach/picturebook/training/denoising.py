@@ -10,8 +10,8 @@ from tqdm.auto import tqdm
 
 from ..captions import WORDS
 from ..judge import to_tensor
+from ..networks import NETWORKS
 from ..world import COLOURS, OBJECTS, WORLD
-from .contrast import WIDTH
 
 CAPTION_DROPOUT = 0.1
 SNR_LIMIT = 5.0
@@ -23,11 +23,7 @@ KINDS = [len(OBJECTS) + 1, len(COLOURS) + 1, WORLD.most + 1]  # what a reader te
 
 def new_unet(channels: tuple[int, ...]) -> UNet2DConditionModel:
     """Cross-attention at every resolution and in the middle, skip connections as in SD; `channels` by level."""
-    return UNet2DConditionModel(
-        sample_size=16, block_out_channels=channels, down_block_types=("CrossAttnDownBlock2D",) * 3,
-        up_block_types=("CrossAttnUpBlock2D",) * 3, layers_per_block=1, cross_attention_dim=WIDTH,
-        attention_head_dim=4, norm_num_groups=16,
-    )  # fmt: skip
+    return UNet2DConditionModel(block_out_channels=channels, **NETWORKS["unet"])
 
 
 class DenoisingObjective(nn.Module):
@@ -78,7 +74,7 @@ class GroundedObjective(DenoisingObjective):
 class FloatAttention:
     """Attention in float32 whatever is around it, since bfloat16's takes its time to learn on a CPU."""
 
-    def __call__(self, attention, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None):
+    def __call__(self, attention, hidden_states, encoder_hidden_states=None, *_, **__):
         read = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         parts = attention.to_q(hidden_states), attention.to_k(read), attention.to_v(read)
         with torch.autocast(hidden_states.device.type, enabled=False):
@@ -127,10 +123,10 @@ def reading(logits: Tensor, cells: Tensor, kinds: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def encode_pictures(vae, pictures, batch=64):
+def encode_pictures(vae, pictures):
     """Mean and standard deviation of every picture's latents: two float16 tensors (n, 4, size/8, size/8)."""
     means, stds = [], []
-    for part in tqdm(pictures.split(batch), "encoding pictures"):
+    for part in tqdm(pictures.split(64), "encoding pictures"):
         posterior = vae.encode(to_tensor(part).to(vae.device)).latent_dist
         means.append(posterior.mean.half())
         stds.append(posterior.std.half())
@@ -138,14 +134,14 @@ def encode_pictures(vae, pictures, batch=64):
 
 
 @torch.no_grad()
-def encode_captions(text_encoder, tokenizer, captions, batch=256):
+def encode_captions(text_encoder, tokenizer, captions):
     """The distinct captions' token ids (m + 1, 77), their last hidden states (m + 1, 77, width) as float16, and each caption's row.
 
     The last row is the empty caption's, which stands in where a caption is dropped.
     """
     distinct, row = np.unique(captions, return_inverse=True)
     ids = tokenizer([*distinct.tolist(), ""], padding="max_length", max_length=77, return_tensors="pt").input_ids.to(text_encoder.device)
-    states = [text_encoder(part).last_hidden_state.half() for part in tqdm(ids.split(batch), "encoding captions")]
+    states = [text_encoder(part).last_hidden_state.half() for part in tqdm(ids.split(256), "encoding captions")]
     return ids, torch.cat(states), torch.from_numpy(row).to(ids.device)
 
 

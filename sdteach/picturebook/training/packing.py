@@ -13,16 +13,13 @@ from transformers import CLIPImageProcessorPil
 from ...files import write_sums
 from ...loading import quiet
 from ..captions import vocabulary
+from ..networks import NETWORKS
 from ..world import Grammar
 
 
 def new_scheduler() -> DDIMScheduler:
-    """DDIM on SD's schedule, right with few steps as with many, where PNDM breaks below 20 (see RECIPE.md); with every default that
-    another scheduler class would read differently written out."""
-    return DDIMScheduler.from_config(dict(
-        num_train_timesteps=1000, beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, skip_prk_steps=True,
-        set_alpha_to_one=False, steps_offset=1, clip_sample=False, timestep_spacing="leading", prediction_type="epsilon",
-    ))  # fmt: skip
+    """DDIM on SD's schedule, right with few steps as with many, where PNDM breaks below 20 (see RECIPE.md)."""
+    return DDIMScheduler.from_config(NETWORKS["scheduler"])
 
 
 def pack(folder: Path, grammar: Grammar, guidance_scale: float, tokenizer, towers, vae, unet) -> None:

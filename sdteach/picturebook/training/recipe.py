@@ -1,12 +1,11 @@
 """What a training is told: its numbers, those of `sdteach train --preset` in recipe.toml. RECIPE.md says what they gave."""
 
 import json
-import tomllib
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from math import cos, pi
-from pathlib import Path
 
+from ...files import data_of
 from ..world import SMALL_WORLD, WORLD, Grammar
 
 
@@ -87,4 +86,4 @@ def _recipe(grammar, **numbers):
                   **{name: Phase(**number) if isinstance(number, dict) else number for name, number in numbers.items()})  # fmt: skip
 
 
-PRESETS = {name: _recipe(**preset) for name, preset in tomllib.loads(Path(__file__).with_name("recipe.toml").read_text("utf-8")).items()}
+PRESETS = {name: _recipe(**preset) for name, preset in data_of(__file__).items()}

@@ -49,8 +49,7 @@ def intervals(measures: Mapping[str, object], x_name: str, title: str) -> Figure
     axes.set_yticks(range(len(measures)), names, fontsize=BODY)
     axes.tick_params(axis="y", length=0, labelcolor=theme().ink)
     for row, measure in enumerate(measures.values()):
-        axes.plot([measure.low, measure.high], [row, row], "C0-", solid_capstyle="round")
-        axes.plot(measure.value, row, "C0o")
+        axes.plot([measure.low, measure.value, measure.high], [row] * 3, "C0o-", markevery=[1], solid_capstyle="round")
         end, away, side = (measure.low, -8, "right") if measure.value > 0.5 else (measure.high, 8, "left")
         axes.annotate(f"{measure.value:.2f}", (end, row), (away, 0), textcoords="offset points", ha=side, va="center", fontsize=SMALL)
     return page
@@ -84,9 +83,10 @@ def learning(progress, title: str) -> Figure:
     page = Page(WIDTH, 3.0 + (grid.height if grid else 0.0), f"Step {len(losses)} of {progress.steps}, {told}.", title)
     for left, name, values in ((0.85, "loss", losses), (4.85, "one weight", progress.weight)):
         axes = page.panel(left, 0.6, 2.95, 1.75, "step", name, xlim=(0, progress.steps))
-        axes.plot(range(1, len(values) + 1), values, linewidth=0.8, alpha=0.45)
+        steps = range(1, len(values) + 1)
+        axes.plot(steps, values, linewidth=0.8, alpha=0.45)
         if values:
-            axes.plot(range(1, len(values) + 1), uniform_filter1d(np.asarray(values), recent, mode="nearest"), "C0-")
+            axes.plot(steps, uniform_filter1d(np.asarray(values), recent, mode="nearest"), "C0-")
     if grid:
         _draw_clouds(grid.draw(page, 3.0), looks.values())
     return page
