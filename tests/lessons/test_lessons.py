@@ -144,6 +144,7 @@ def test_a_lesson_keeps_to_its_shape(path):
     assert "**Afterwards you can**" in texts[0]
     assert re.search(r"\d+ minutes", texts[0])
     assert "model = sdteach.load_model()" in cells[0].source
+    assert len(cells[0].source.splitlines()) <= 12
     assert "plots.pipeline_map(" in cells[1].source
     assert texts[-1].startswith("## Before you go")
     assert re.findall(r"^(\d)\.", texts[-1], re.MULTILINE) == ["1", "2", "3"]
