@@ -63,8 +63,7 @@ function showRun(run) {
   }
   find(element, ".caption").textContent = caption;
   each(element, ".chip[data-word]", chip => chip.setAttribute("aria-pressed", +chip.dataset.word === index));
-  const jumps = [...element.querySelectorAll(".jump")], near = jumps.findLast(jump => +jump.dataset.step <= step);
-  jumps.forEach(jump => jump === near ? jump.setAttribute("aria-current", "step") : jump.removeAttribute("aria-current"));
+  markFrame(element, step);
   const thumb = (stage, draw) => each(document, `[data-stage=${stage}] .of-${runs.indexOf(run)}`, image => { image.src = draw(); });
   thumb("guidance", () => find(element, ".push").src);
   thumb("steps", () => (find(element, ".tiles .latents") ?? picture).src);

@@ -66,3 +66,9 @@ export function light(stage, told) {
     }
   }
 }
+
+// Marks the frame of a film where a step is: the last one that does not come after it.
+export function markFrame(host, step) {
+  const frames = [...host.querySelectorAll(".jump")], near = frames.findLast(frame => +frame.dataset.step <= step);
+  for (const frame of frames) if (frame === near) frame.setAttribute("aria-current", "step"); else frame.removeAttribute("aria-current");
+}
