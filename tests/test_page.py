@@ -228,7 +228,7 @@ def painted(page):
 
 def stages(page):
     for stage in STAGES:
-        page.click(f"#tab-{stage}")
+        page.click(f".map [href='#{stage}']")
         yield stage
 
 
@@ -255,7 +255,7 @@ def test_the_page_asks_nobody_prompts_are_text_and_later_there_need_be_no_networ
 
 def test_everyone_can_use_the_page(live):
     page, _, wrong = live
-    page.click("#tab-reading")
+    page.click(".map [href='#reading']")
     page.locator(".chip", has_text="car").click()
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
@@ -266,16 +266,18 @@ def test_everyone_can_use_the_page(live):
         page.set_viewport_size({"width": width, "height": 800})
         for stage in stages(page):
             assert page.evaluate("document.documentElement.scrollWidth") <= width, (stage, width)
-    page.focus("#tab-steps")
-    page.keyboard.press("ArrowRight")
-    expect(page.locator("#tab-picture")).to_be_focused()
-    page.keyboard.press("Home")
-    expect(page.locator("#tab-words")).to_have_attribute("aria-selected", "true")
+    link, lit = page.locator(".map [href='#vectors']"), page.locator(".map [aria-current]")
+    link.press("Enter")
+    expect(page.locator("h2")).to_have_text("Numbers become vectors")
+    expect(link).to_be_focused()
+    expect(lit).to_have_attribute("data-stage", "vectors")
+    page.go_back()
+    expect(lit).to_have_attribute("data-stage", "picture")
     page.evaluate("document.activeElement.blur()")
     for key, now in (("Home", "step 1 of 3"), ("ArrowRight", "step 2 of 3"), ("End", "the picture")):
         page.keyboard.press(key)
         expect(page.locator(".now")).to_contain_text(now)
-    page.click("#tab-reading")
+    page.click(".map [href='#reading']")
     page.focus(".spot")
     page.keyboard.press("ArrowLeft")
     expect(page.locator(".spot")).to_have_attribute("aria-label", re.compile("47 % from the left, 53 % from the top: most read is .+"))
@@ -284,7 +286,7 @@ def test_everyone_can_use_the_page(live):
 
 def test_what_is_asked_of_a_run_is_shown(live):
     page, _, wrong = live
-    page.click("#tab-reading")
+    page.click(".map [href='#reading']")
     page.locator(".chip", has_text="car").click()
     expect(page.locator(".main figcaption")).to_contain_text("where “car” was read")
     page.locator(".mask input").fill("50")

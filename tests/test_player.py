@@ -13,6 +13,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import expect
 
 import sdteach
 from sdteach.collecting import with_previews
@@ -125,6 +126,7 @@ def test_a_page_of_every_kind_of_run_is_whole_and_stays_at_home(runs, kind):
     assert not [attrs for _, attrs in parsed.elements if any(name == "style" or name.startswith("on") for name in attrs)]
     ids = [attrs["id"] for _, attrs in parsed.elements if "id" in attrs]
     assert len(ids) == len(set(ids))
+    assert {attrs["href"][1:] for attrs in parsed.all("a")} <= {*ids}
     assert all("alt" in attrs for attrs in parsed.all("img"))
     assert [name for name, _ in parsed.elements].count("h1") == 1
     assert ("html", {"lang": "en"}) in parsed.elements
@@ -171,6 +173,26 @@ def test_what_stands_still_is_what_the_trace_holds(trace):
     assert min(cosines.ravel()) < -0.1  # below zero is a shade of its own
     for told in ("picturebook", "PNDMScheduler", "13 steps", "guidance 2.5", "seed 23", "128 × 128 pixels"):
         assert told in re.sub("</?bdi>", "", page)
+
+
+def inferno(values):
+    return mpl.colormaps["inferno"](values, bytes=True)[..., :3]
+
+
+def test_the_map_across_the_top_shows_this_run(trace, other):
+    step, signed = trace.steps[-1], mpl.colormaps["PuOr"](trace.text[:24, :24] / 6 + 0.5, bytes=True)[..., :3]
+    push, final = step.noise - step.noise_uncond, latent_colours(trace.final_latents)
+    wanted = [signed, latent_colours(trace.steps[0].latents), inferno(trace.heat_map("star")), latent_colours(push), final, trace.pixels]
+    parsed = Parsed(to_html(trace))
+    for thumb, pixels in zip(parsed.all("img", "thumb"), wanted, strict=True):
+        assert np.array_equal(pixels_of(thumb["src"]), pixels)
+    ids = "".join(f"<span>{id}</span>" for id in trace.tokens.ids[1:4])
+    small = ["9 tokens", "77 × 128", "seed 23", "“star”", "× 2.5", "13 of 13", "128 × 128"]
+    assert ids in to_html(trace)
+    assert [text for text in parsed.texts["small"] if not text.startswith(("t = ", "decoded"))] == small
+    both = Parsed(to_html(trace, other))
+    assert len(both.all("img", "of-0")) == len(both.all("img", "of-1")) == len(wanted)
+    assert "↻ 13 and 6 times" in "".join(both.texts["span"])
 
 
 def test_what_a_run_was_given_is_shown(runs):
@@ -446,6 +468,9 @@ def test_the_keyboard_is_enough(opened, trace):
         assert page.locator(".play").inner_text() == said
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "play"
+    tab_to(".map [href='#vectors']")
+    page.keyboard.press("Enter")
+    assert page.locator("table").is_visible()
     tab_to(".chip[data-word='2']")
     page.keyboard.press("Enter")
     assert page.locator(".caption").inner_text().startswith("where “car” was read")
@@ -466,17 +491,31 @@ def test_the_keyboard_is_enough(opened, trace):
     assert page.get_by_role("slider").get_attribute("aria-valuetext").startswith("step 13 of 13")
 
 
-def test_what_lies_further_down_is_named_and_opens(opened, runs):
-    page = opened(runs["mask"])
-    links = page.locator(".below a")
-    assert links.all_inner_texts() == ["tokens", "vectors", "noise", "maps", "what it was given", "settings"]
-    assert page.locator("details").count() == links.count()
-    for link in links.all():
-        part = page.locator(link.get_attribute("href"))
-        assert part.is_hidden()
-        link.click()
-        part.wait_for(state="visible")
-        page.evaluate("scrollTo(0, 0)")
+def test_the_map_leads_to_each_stage_and_lights_the_one_that_is_seen(opened, runs, trace, other):
+    page = opened(trace)
+    run = Parsed(page.content()).data["runs"][0]
+    lit = page.locator(".map [aria-current]")
+    for stop, stage in ((1, "steps"), (13, "steps"), (14, "picture")):
+        page.get_by_role("slider").fill(str(stop))
+        assert lit.get_attribute("data-stage") == stage
+        if stop < 14:
+            assert lit.inner_text().split("\n")[-1] == f"{stop} of 13"
+            for place, part in (("steps", "latents"), ("guidance", "push"), ("picture", "picture")):
+                assert source(page, f"[data-stage={place}] img") == run["steps"][stop - 1][part]
+    page.get_by_role("button", name="car", exact=True).click()
+    assert lit.inner_text() == "Reading\n“car”"
+    thumb = Image.open(BytesIO(base64.b64decode(source(page, "[data-stage=reading] img").split(",")[1]))).convert("RGBA")
+    assert np.abs(np.asarray(thumb)[4::9, 4::9] - coloured(heats(trace)[2])).max() <= 2
+    for shown, given in (((trace,), []), ((runs["mask"],), ["Given"]), ((trace, other), [])):
+        page = opened(*shown)
+        links = page.locator(".map a")
+        stages = ["Words", "Vectors", *given, "Noise", "Reading", "Guidance", "Steps", "Picture"]
+        assert page.locator(".map .title").all_inner_texts() == stages
+        for link in links.all():
+            page.evaluate("scrollTo(0, 0)")
+            link.click()
+            expect(page.locator(link.get_attribute("href"))).to_be_in_viewport()
+        assert page.locator("details[open]").count() == page.locator("details").count() - len(shown)  # all but the settings
 
 
 def test_two_runs_are_scrubbed_together(opened, trace, other):
@@ -595,4 +634,6 @@ def test_without_scripts_it_still_shows_the_run(browser, tmp_path, trace):
     assert page.locator(".controls").is_hidden()
     page.locator("summary").first.click()
     assert page.locator(".tokens").is_visible()
+    page.click(".map [href='#vectors']")
+    expect(page.locator("table")).to_be_in_viewport()
     context.close()

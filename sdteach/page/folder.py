@@ -5,7 +5,6 @@ import json
 from inspect import signature
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler
@@ -14,7 +13,7 @@ from jinja2 import ChoiceLoader, FileSystemLoader
 from ..attention import cross_attention_layers
 from ..files import write_whole
 from ..model import PLACES, StableDiffusion
-from ..player.page import TEMPLATES
+from ..player.page import TEMPLATES, coloured
 from ..plots.style import DIVERGING
 from ..vae import fitted_colours
 from . import export, packages
@@ -36,15 +35,15 @@ def write(model: StableDiffusion, folder: Path, archives: Path | None = None) ->
     work, for a checkpoint that is too large for a browser, saying how large it is, or of a kind that the page does not know.
     """
     check(model)
-    name, shades = Path(model.name).name, np.arange(256)
-    scales = {scale: mpl.colormaps[scale](shades, bytes=True)[:, :3].ravel().tolist() for scale in ("inferno", DIVERGING)}
+    name = Path(model.name).name
+    scales = {scale: coloured(np.arange(256), scale).ravel().tolist() for scale in ("inferno", DIVERGING)}
     templates = TEMPLATES.overlay(loader=ChoiceLoader([FileSystemLoader(SITE), TEMPLATES.loader]))
     page = templates.get_template("live.html").render(model=name, scales=scales)
     files = (
         {f"vendor/{file}": data for file, data in packages.files(archives).items()}
         | {f"model/{file}": data for file, data in _checkpoint(model, name).items()}
         | {file.name: file.read_bytes() for file in SITE.glob("*.mjs")}
-        | {"index.html": page.encode()}
+        | {"index.html": page.encode(), "way.mjs": templates.get_template("way.mjs").render().encode()}
     )
     version = hashlib.sha256(b"".join(files.values())).hexdigest()
     files["service.js"] = templates.get_template("service.js").render(files=[*files], version=version).encode()

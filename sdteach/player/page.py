@@ -21,7 +21,6 @@ from .motion import PICTURES, main_part, motion, parts, uri, when_read
 MOST = 6_000_000  # bytes of a page
 EXACT = 2**21  # pixels of all steps' pictures up to which they are kept exactly as they are
 QUALITIES = (80, 55, 30)  # of larger ones: the best that fits
-SIGNED = mpl.colormaps[DIVERGING]
 
 
 def to_html(trace: Trace, other: Trace | None = None) -> str:
@@ -38,7 +37,8 @@ def to_html(trace: Trace, other: Trace | None = None) -> str:
     exact = sum(len(run.steps) * run.height * run.width for run in traces) <= EXACT
     runs = [_still(run, beside) for run, beside in zip(traces, traces[::-1], strict=True)]
     for quality in (None, *QUALITIES) if exact else QUALITIES:
-        data = {"heat": _colormap("inferno"), "runs": [motion(run, quality) for run in traces]}
+        heat = base64.b64encode(coloured(np.arange(256), "inferno").tobytes()).decode()
+        data = {"heat": heat, "runs": [motion(run, quality) for run in traces]}
         page = render("player.html", runs=runs, quality=quality, data=data)
         if len(page) <= MOST:
             break
@@ -48,6 +48,11 @@ def to_html(trace: Trace, other: Trace | None = None) -> str:
 def render(template, **values):
     """A page, or a part of one, out of the folder `templates`. Whatever text it is given stays text; only Markup is taken as HTML."""
     return TEMPLATES.get_template(template).render(values).encode("utf-8", "replace").decode()
+
+
+def coloured(values, scale):
+    """Numbers of 0..1 as the colours of a scale of matplotlib."""
+    return mpl.colormaps[scale](values, bytes=True)[..., :3]
 
 
 def _still(trace, other):
@@ -80,20 +85,10 @@ def _most_alike(cosines):
     return np.unravel_index(np.triu(cosines + 2, 1).argmax(), cosines.shape)
 
 
-def _signed(values):
-    """Numbers around zero as colours, from -3 to 3."""
-    return SIGNED(values / 6 + 0.5, bytes=True)[..., :3]
-
-
 def _shades():
     """21 colours for cosines from -1 to 1, and whether each is bright, as for plots.heat_table."""
-    colours = SIGNED(np.linspace(0, 1, 21))[:, :3]
+    colours = mpl.colormaps[DIVERGING](np.linspace(0, 1, 21))[:, :3]
     return [*zip(map(to_hex, colours), bright(colours), strict=True)]
-
-
-def _colormap(name):
-    """256 colours from little to much, as base64 of three bytes each."""
-    return base64.b64encode((mpl.colormaps[name](np.arange(256))[:, :3] * 255).round().astype(np.uint8)).decode()
 
 
 def _digest(text):
@@ -107,6 +102,6 @@ TEMPLATES = Environment(
 )  # fmt: skip
 TEMPLATES.filters |= {"digest": _digest}
 TEMPLATES.globals |= {
-    "themes": THEMES, "shades": _shades(), "pictures": PICTURES, "uri": uri, "latent_colours": latent_colours, "signed": _signed,
-    "most_alike": _most_alike, "place_names": place_names,
+    "themes": THEMES, "shades": _shades(), "pictures": PICTURES, "uri": uri, "latent_colours": latent_colours, "coloured": coloured,
+    "diverging": DIVERGING, "most_alike": _most_alike, "place_names": place_names,
 }  # fmt: skip

@@ -5,7 +5,8 @@
 SITE is a folder that `sdteach page` wrote. It is served on this machine and opened in Chromium ($CHROMIUM), once without threads and once
 with them, as browsers allow them after the first load. For each: the milliseconds of reading the prompt, of a guided step of the UNet (the
 median over all steps of all rounds, and the quartiles), of decoding, and the seconds of a whole run of so many steps as a visitor has it,
-pictures drawn at every step.
+pictures drawn at every step: as the clock has it, and as Chromium counts them of all processors, which other work beside changes less.
+Last, what one step takes of the networks' time in such a run.
 """
 
 import argparse
@@ -46,8 +47,13 @@ class Silent(SimpleHTTPRequestHandler):
         pass
 
 
+def processor_seconds(browser):
+    """What all processes of the browser have used so far."""
+    return sum(process["cpuTime"] for process in browser.new_browser_cdp_session().send("SystemInfo.getProcessInfo")["processInfo"])
+
+
 def measured(browser, address, steps, rounds, threads):
-    """Milliseconds by part, and the seconds of each run on the page."""
+    """Milliseconds by part, and of each run on the page the seconds, on the clock and of processors."""
     context = browser.new_context(service_workers="allow" if threads else "block")
     page = context.new_page()
     page.set_default_timeout(600_000)
@@ -58,11 +64,14 @@ def measured(browser, address, steps, rounds, threads):
     page.fill("[name=steps]", str(steps))
     runs = []
     for seed in range(rounds):
+        page.wait_for_timeout(10_000)  # until the last run's steps are decoded
         page.fill("[name=seed]", str(seed))
+        began = processor_seconds(browser)
         page.click(".paint")
         expect(notes).not_to_contain_text("Painted")
         expect(notes).to_contain_text("Painted", timeout=600_000)
-        runs.append(float(page.inner_text(".notes").split()[2]))
+        used = processor_seconds(browser) - began
+        runs.append((float(page.inner_text(".notes").split()[2]), used))
     blank = context.new_page()  # in a page that does nothing else
     blank.set_default_timeout(600_000)
     blank.goto(f"{address}model/checkpoint.json")
@@ -72,7 +81,7 @@ def measured(browser, address, steps, rounds, threads):
 
 
 def told(values):
-    low, middle, high = statistics.quantiles(values, n=4)
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
     return f"{middle:.0f} ({low:.0f} to {high:.0f})"
 
 
@@ -84,15 +93,18 @@ def main():
     options = asked.parse_args()
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Silent, directory=options.site))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    table = Table("", "reading, ms", "a step, ms", "decoding, ms", f"a run of {options.steps} steps, s")
+    table = Table("", "reading, ms", "a step, ms", "decoding, ms", f"{options.steps} steps, s", "of processors, s", "a step's share")
     with sync_playwright() as playwright:
         path = os.environ.get("CHROMIUM") or shutil.which("chromium")
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         for threads in (False, True):
             took, runs = measured(browser, f"http://127.0.0.1:{server.server_port}/", options.steps, options.rounds, threads)
-            table.add_row("threads" if threads else "one thread", *map(told, took.values()), f"{statistics.median(runs):.1f}")
+            seconds, used = map(statistics.median, zip(*runs, strict=True))
+            read, step, decode = map(statistics.median, took.values())
+            share = f"{100 * step / (2 * read + options.steps * step + decode):.1f} %"
+            table.add_row("threads" if threads else "one thread", *map(told, took.values()), f"{seconds:.1f}", f"{used:.1f}", share)
         browser.close()
-    Console().print(table)
+    Console(width=140).print(table)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,15 @@
 import { keepForLater } from "./offline.mjs";
 import { element, stages, lastWord } from "./stages.mjs";
 import { captions } from "./tour.mjs";
+import { light, scrubber } from "./way.mjs";
 
 const find = what => document.querySelector(what);
-const form = find("form"), notes = find(".notes"), loading = find("progress"), slider = find(".controls input"), play = find(".play");
-const calm = matchMedia("(prefers-reduced-motion: reduce)"), tabs = [...document.querySelectorAll("[role=tab]")];
+const form = find("form"), notes = find(".notes"), loading = find("progress"), links = [...document.querySelectorAll(".map a")];
 // The runs that are shown, one or two, the last one the newest; how each stage is looked at.
-let runs = [], kept = null, facts, worker, ready = false, busy = false, count = 0, decoding = false, timer = null;
-const view = { stage: "steps", stop: 1, word: null, least: 0, spot: null };
+let runs = [], kept = null, facts, worker, ready = false, busy = false, count = 0, decoding = false;
+// The stage that the address asks for, so that a link leads to it, and the way back through those that were seen.
+const asked = () => Object.keys(stages).find(stage => location.hash === `#${stage}`);
+const view = { stage: asked() ?? "steps", word: null, least: 0, spot: null };
 
 find(".unserved").hidden = true;
 find(".settings").open = matchMedia("(min-width: 40rem)").matches;
@@ -17,11 +19,8 @@ find(".settings").open = matchMedia("(min-width: 40rem)").matches;
 
 const calls = run => run.calls ?? run.settings.steps;
 const most = () => Math.max(1, ...runs.map(calls));
-// The step of a run at a stop of the slider, from 0; its number of steps stands for the result.
-function stepAt(run) {
-  const last = calls(run), step = view.stop > most() ? last : most() < 2 ? 0 : Math.round(((view.stop - 1) / (most() - 1)) * (last - 1));
-  return run.picture ? step : Math.min(step, run.steps.length - 1);
-}
+const controls = scrubber(most, show);
+const stepAt = run => run.picture ? controls.stepOf(calls(run)) : Math.min(controls.stepOf(calls(run)), run.steps.length - 1);
 
 const act = {
   choose(run, index) {
@@ -32,7 +31,7 @@ const act = {
   },
   keep(least) { view.least = least; show(); },
   look(spot) { view.spot = spot; show(); },
-  goTo(run, step) { pause(); goTo(step >= calls(run) ? most() + 1 : calls(run) < 2 ? 1 : 1 + Math.round((step / (calls(run) - 1)) * (most() - 1))); },
+  goTo(run, step) { controls.turnTo(controls.stopOf(step, calls(run))); },
 };
 
 const SETTINGS = { negative_prompt: value => value.trim() && `not: ${value}`, seed: value => `seed ${value}`, steps: value => `${value} steps`,
@@ -53,7 +52,7 @@ function build(host, shown) {
   if (built === key) return;
   built = key;
   const parts = shown.map((run, index) => {
-    const copy = find(`template#${view.stage}`).content.cloneNode(true), about = copy.querySelector("header");
+    const copy = find(`template[data-of=${view.stage}]`).content.cloneNode(true), about = copy.querySelector("header");
     about.remove();
     run.host = element("article", { className: "run" }, heading(run, shown[1 - index]), copy);
     return { about, host: run.host };
@@ -65,34 +64,21 @@ function show() {
   const shown = runs.filter(run => run.steps.length), newest = shown.at(-1);
   if (!newest) return;
   const host = find("#stages"), longest = shown.find(run => calls(run) === Math.max(...shown.map(calls)));
-  find(".way").hidden = false;
-  slider.max = most() + 1;
-  slider.value = view.stop;
-  const step = longest.steps[stepAt(longest)], now = step ? `step ${step.index + 1} of ${step.calls}, t = ${Math.round(step.timestep)}` : "the picture";
-  slider.setAttribute("aria-valuetext", now);
-  find(".now").textContent = now;
+  find(".way").hidden = find(".controls").hidden = false;
+  const step = longest.steps[stepAt(longest)];
+  controls.tell(step ? `step ${step.index + 1} of ${step.calls}, t = ${Math.round(step.timestep)}` : "the picture");
   find(".turns").textContent = `↻ ${calls(newest)} times`;
-  for (const tab of tabs) {
-    const chosen = tab.dataset.stage === view.stage;
-    tab.setAttribute("aria-selected", chosen);
-    tab.tabIndex = chosen ? 0 : -1;
-    tab.querySelector("small").textContent = stages[tab.dataset.stage].thumb(tab.querySelector(".thumb"), newest, stepAt(newest), view);
-  }
-  host.setAttribute("aria-labelledby", `tab-${view.stage}`);
+  const told = links.map(link => [link.dataset.stage, stages[link.dataset.stage].thumb(link.querySelector(".thumb"), newest, stepAt(newest), view)]);
+  light(view.stage, Object.fromEntries(told));
   build(host, shown);
   for (const run of shown) stages[view.stage].show(run.host, run, stepAt(run), view, act);
   decodeNext();
 }
 
-function goTo(stop) {
-  view.stop = Math.min(Math.max(stop, 1), most() + 1);
-  show();
-}
-
 function turnTo(stage) {
   view.stage = stage;
+  history.replaceState(null, "", `#${stage}`);
   show();
-  find(`#tab-${stage}`).scrollIntoView({ block: "nearest", inline: "center" });
 }
 
 // ---- what is asked for
@@ -105,9 +91,9 @@ function settings() {
 function paint() {
   if (!form.reportValidity()) return;
   const run = { number: ++count, settings: settings(), facts, steps: [], decoded: new Map() };
-  pause();
+  controls.pause();
   runs = kept ? [kept, run] : [run];
-  view.stop = Infinity;
+  controls.stop = Infinity;
   working(true);
   progress(0, "Painting …");
   worker.postMessage({ ask: "paint", run: run.number, settings: run.settings });
@@ -162,22 +148,22 @@ const told = {
   step({ run, step }) {
     const own = runs.find(one => one.number === run);
     if (!own) return;
-    if (!own.steps.length) view.stop = Infinity;
+    if (!own.steps.length) controls.stop = Infinity;
     change(run, { calls: step.calls, steps: [...own.steps, step] });
-    const following = view.stop === Infinity || view.stop >= own.steps.length - 1;
-    if (own.steps.length === 1) view.stop = 1;
-    else if (following) view.stop = own.steps.length;
+    const following = controls.stop === Infinity || controls.stop >= own.steps.length - 1;
+    if (own.steps.length === 1) controls.stop = 1;
+    else if (following) controls.stop = own.steps.length;
     loading.value = (step.index + 1) / step.calls;
     show();
   },
   picture({ run, picture, seconds }) {
     const own = runs.find(one => one.number === run);
     if (!own) return;
-    const following = view.stop >= own.steps.length;
+    const following = controls.stop >= own.steps.length;
     change(run, { picture });
     working(false);
     find(".beside").disabled = false;
-    if (following) view.stop = most() + 1;
+    if (following) controls.stop = most() + 1;
     const unknown = own.words.unknown.length ? ` It never read ${own.words.unknown.join(", ")}.` : "";
     tell(`Painted in ${seconds.toFixed(1)} seconds, on this device.${unknown}`);
     show();
@@ -215,44 +201,7 @@ find(".beside").addEventListener("click", ({ target }) => {
   tell(kept ? "This run stays. Change something: the next one stands beside it." : "One run again.");
   show();
 });
-for (const tab of tabs) tab.addEventListener("click", () => turnTo(tab.dataset.stage));
-find("[role=tablist]").addEventListener("keydown", event => {
-  const here = tabs.indexOf(event.target.closest("[role=tab]"));
-  const next = { ArrowLeft: here - 1, ArrowRight: here + 1, Home: 0, End: tabs.length - 1 }[event.key];
-  if (next === undefined) return;
-  event.preventDefault();
-  event.stopPropagation();
-  const tab = tabs[(next + tabs.length) % tabs.length];
-  turnTo(tab.dataset.stage);
-  tab.focus();
-});
-
-function pause() {
-  clearInterval(timer);
-  timer = null;
-  play.textContent = "Play";
-}
-play.addEventListener("click", () => {
-  if (timer) return pause();
-  if (view.stop > most()) goTo(1);
-  play.textContent = "Pause";
-  timer = setInterval(() => {
-    goTo(view.stop + 1);
-    if (view.stop > most()) pause();
-  }, Math.max(Math.min(6000 / most(), 700), calm.matches ? 1000 : 80));
-});
-slider.addEventListener("input", () => { pause(); goTo(+slider.value); });
-find(".back").addEventListener("click", () => { pause(); goTo(view.stop - 1); });
-find(".on").addEventListener("click", () => { pause(); goTo(view.stop + 1); });
-addEventListener("keydown", event => { // a presenter's keys, wherever the focus rests
-  if (event.ctrlKey || event.altKey || event.metaKey || event.defaultPrevented || find(".way").hidden) return;
-  if (event.target.closest("input:not([type=range]), select, .wide, pre, .mask")) return;
-  const at = { ArrowLeft: view.stop - 1, ArrowRight: view.stop + 1, Home: 1, End: most() + 1 }[event.key];
-  if (event.key === " " && !event.target.closest("button, a")) play.click();
-  else if (at !== undefined) { pause(); goTo(at); }
-  else return;
-  event.preventDefault();
-});
+addEventListener("hashchange", () => turnTo(asked() ?? view.stage));
 
 // ---- the tour
 
@@ -268,9 +217,8 @@ function guide(number) {
   find(".tour .next").textContent = number + 1 < captions.length ? "Next" : "Done";
   turnTo(stage);
   if (word && index >= 0) view.word = { name: run.words.words[index], index };
-  pause();
   if (!matchMedia("(min-width: 40rem)").matches) find("#stages").scrollIntoView();
-  goTo(far === 1 ? most() + 1 : 1 + Math.round(far * (most() - 1)));
+  controls.turnTo(far === 1 ? most() + 1 : 1 + Math.round(far * (most() - 1)));
 }
 function endTour() {
   tour.hidden = true;

@@ -4,6 +4,7 @@ import { heatMap, lastQuarter, ranked } from "./attention.mjs";
 import * as draw from "./draw.mjs";
 import { placesOf } from "./tokens.mjs";
 import { cosines, guidancePlane } from "./vectors.mjs";
+import { markFrame } from "./way.mjs";
 
 const find = (within, what) => within.querySelector(what);
 export function element(tag, options = {}, ...inside) {
@@ -150,7 +151,7 @@ const reading = {
     over.hidden = chosen < 0;
     over.classList.toggle("heat", !view.least);
     under.classList.toggle("gray", chosen >= 0 && !view.least);
-    let caption = `over ${name(run, at)}`;
+    let caption = name(run, at);
     if (chosen >= 0) {
       const map = mapAt(run, at, chosen), word = `“${run.words.words[chosen]}”`, region = map.filter(value => value >= view.least).length / map.length;
       if (view.least) draw.mask(over, map, height, width, view.least);
@@ -303,8 +304,7 @@ const steps = {
       return element("li", {}, element("button", { type: "button", className: "jump", data: { step: index }, onclick: () => act.goTo(run, index) },
         above, below, element("span", {}, result ? "picture" : `step ${index + 1}`), element("small", {}, result ? "decoded" : `t = ${Math.round(step.timestep)}`)));
     }));
-    const jumps = [...host.querySelectorAll(".jump")], near = jumps.findLast(jump => +jump.dataset.step <= shown);
-    for (const jump of jumps) if (jump === near) jump.setAttribute("aria-current", "step"); else jump.removeAttribute("aria-current");
+    markFrame(host, shown);
     const note = find(host, ".note"), again = now.calls - run.settings.steps;
     note.hidden = !again;
     note.textContent = `${now.calls} calls of the UNet for ${run.settings.steps} steps: PNDM visits the second time twice, to correct the step that led there.`;

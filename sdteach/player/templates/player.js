@@ -1,13 +1,13 @@
-"use strict";
+{% include "way.mjs" %}
+
 const { runs, heat } = JSON.parse(document.getElementById("runs").textContent);
 const bytes = text => Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
 const find = (within, what) => within.querySelector(what);
 const each = (within, what, act) => within.querySelectorAll(what).forEach(act);
 const inferno = bytes(heat);
-const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const most = Math.max(...runs.map(run => run.steps.length));
-const slider = find(document, ".controls input"), play = find(document, ".play");
-let timer = null, word = null; // the chosen word: {run, index}
+const controls = scrubber(() => most, show);
+let word = null; // the chosen word: {run, index}
 
 // The maps of a run's words lie one behind the other, a byte for each position.
 function mapOf(run, maps, index) {
@@ -30,12 +30,6 @@ function where(run, values, index) {
   return `where “${run.words[index]}” was read: most at ${across}% from the left, ${down}% from the top`;
 }
 
-// The step that a run shows at a stop of the slider, from 0; its number of steps stands for the result.
-function stepAt(run, stop) {
-  const last = run.steps.length;
-  return stop > most ? last : most < 2 ? 0 : Math.round(((stop - 1) / (most - 1)) * (last - 1));
-}
-
 // Which word of a run is the chosen one: itself, or in the other run the same at its place, or wherever it stands there.
 function wordOf(run) {
   if (!word) return -1;
@@ -44,7 +38,7 @@ function wordOf(run) {
 }
 
 function showRun(run) {
-  const { element } = run, step = stepAt(run, +slider.value), record = run.steps[step]; // none: the result
+  const { element } = run, step = controls.stepOf(run.steps.length), record = run.steps[step]; // none: the result
   const from = record ? run.steps.slice(0, step + 1).findLastIndex(one => one.picture) : -1; // some traces hold a picture now and then
   const picture = find(element, "img.picture");
   const count = runs.length > 1 ? `, step ${from + 1} of ${run.steps.length}` : from < step ? `, of step ${from + 1}` : "";
@@ -69,36 +63,24 @@ function showRun(run) {
   }
   find(element, ".caption").textContent = caption;
   each(element, ".chip[data-word]", chip => chip.setAttribute("aria-pressed", +chip.dataset.word === index));
-  const jumps = [...element.querySelectorAll(".jump")], near = jumps.findLast(jump => +jump.dataset.step <= step);
-  jumps.forEach(jump => jump === near ? jump.setAttribute("aria-current", "step") : jump.removeAttribute("aria-current"));
+  markFrame(element, step);
+  const thumb = (stage, draw) => each(document, `[data-stage=${stage}] .of-${runs.indexOf(run)}`, image => { image.src = draw(); });
+  thumb("guidance", () => find(element, ".push").src);
+  thumb("steps", () => (find(element, ".tiles .latents") ?? picture).src);
+  thumb("picture", () => picture.src);
+  thumb("reading", () => {
+    const drawing = document.createElement("canvas");
+    draw(drawing, mapOf(run, maps, index < 0 ? run.lead : index), ...run.grid);
+    return drawing.toDataURL();
+  });
 }
 
 function show() {
-  const stop = +slider.value, longest = runs.find(run => run.steps.length === most), step = longest.steps[stepAt(longest, stop)];
-  const now = step ? `step ${stop} of ${most}, t = ${Math.round(step.t)}` : "the picture";
-  slider.setAttribute("aria-valuetext", now);
-  find(document, ".now").textContent = now;
+  const longest = runs.find(run => run.steps.length === most), at = controls.stepOf(most), step = longest.steps[at];
+  controls.tell(step ? `step ${at + 1} of ${most}, t = ${Math.round(step.t)}` : "the picture");
   runs.forEach(showRun);
-}
-
-function goTo(stop) {
-  slider.value = stop;
-  show();
-}
-
-function pause() {
-  clearInterval(timer);
-  timer = null;
-  play.textContent = "Play";
-}
-
-function start() {
-  if (+slider.value > most) goTo(1);
-  play.textContent = "Pause";
-  timer = setInterval(() => {
-    goTo(+slider.value + 1);
-    if (+slider.value > most) pause();
-  }, Math.max(Math.min(6000 / most, 700), calm.matches ? 1000 : 80));
+  const [run] = runs, told = { steps: `${Math.min(at + 1, most)} of ${most}`, reading: `“${run.words[word?.index ?? run.lead]}”` };
+  light(word ? "reading" : step ? "steps" : "picture", runs.length > 1 ? {} : told);
 }
 
 function choose(run, index) {
@@ -109,16 +91,12 @@ function choose(run, index) {
 }
 
 document.querySelectorAll(".run").forEach((element, number) => {
-  const run = Object.assign(runs[number], { element }), picture = find(element, "img.picture");
+  const run = Object.assign(runs[number], { element, lead: +element.dataset.lead }), picture = find(element, "img.picture");
   run.alt = picture.alt;
   element.style.setProperty("--aspect", picture.getAttribute("width") / picture.getAttribute("height"));
   run.picture = picture.src;
   each(element, ".chip[data-word]", chip => chip.addEventListener("click", () => choose(number, +chip.dataset.word)));
-  each(element, ".jump", jump => jump.addEventListener("click", () => {
-    pause();
-    const step = +jump.dataset.step, last = run.steps.length;
-    goTo(step >= last ? most + 1 : last < 2 ? 1 : 1 + Math.round((step / (last - 1)) * (most - 1)));
-  }));
+  each(element, ".jump", jump => jump.addEventListener("click", () => controls.turnTo(controls.stopOf(+jump.dataset.step, run.steps.length))));
   each(element, ".of-word", canvas => {
     const index = +canvas.dataset.word, values = mapOf(run, run.maps, index), under = picture.cloneNode();
     under.alt = "";
@@ -129,25 +107,16 @@ document.querySelectorAll(".run").forEach((element, number) => {
     canvas.setAttribute("aria-label", where(run, values, index));
   });
 });
-each(document, ".below a", link => link.addEventListener("click", () => { find(document, link.hash).parentElement.open = true; }));
+each(document, ".map a", link => link.addEventListener("click", () => {
+  const { stage } = link.dataset;
+  each(document, `#${stage}, #other-${stage}`, part => part.closest("details")?.setAttribute("open", ""));
+  if (stage === "picture" && most > 0) controls.turnTo(most + 1);
+}));
 each(document, ".scale", canvas => draw(canvas, Uint8Array.from({ length: 256 }, (_, value) => value), 256, 1));
 
 if (most > 0) {
-  slider.max = most + 1;
   find(document, ".controls").hidden = false;
-  slider.addEventListener("input", () => { pause(); show(); });
-  find(document, ".back").addEventListener("click", () => { pause(); goTo(+slider.value - 1); });
-  find(document, ".on").addEventListener("click", () => { pause(); goTo(+slider.value + 1); });
-  play.addEventListener("click", () => timer ? pause() : start());
-  addEventListener("keydown", event => { // a presenter's keys, wherever the focus rests
-    if (event.ctrlKey || event.altKey || event.metaKey) return;
-    const stop = { ArrowLeft: +slider.value - 1, ArrowRight: +slider.value + 1, Home: 1, End: most + 1 }[event.key];
-    if (event.key === " " && !event.target.closest("button, summary, a")) play.click();
-    else if (stop !== undefined && !event.target.closest("input, .wide")) { pause(); goTo(stop); }
-    else return;
-    event.preventDefault();
-  });
-  goTo(most + 1);
+  controls.goTo(most + 1);
 }
 
 // On paper everything is open.
