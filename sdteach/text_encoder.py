@@ -111,9 +111,10 @@ def self_attention(model: StableDiffusion, tokens: Tokens | str) -> Float[Tensor
     place reads a later one (Vaswani et al., 2017, equation 1). What transformers' plain attention tells, which says what it reads.
     """
     tower, tokens = model.text_encoder, tokens if isinstance(tokens, Tokens) else tokenize(model, tokens)
+    usual = tower.config._attn_implementation
     tower.set_attn_implementation("eager")
     try:
         maps = _tower(model, tower, [tokens.ids], _mask(model, [tokens]), output_attentions=True).attentions
     finally:
-        tower.set_attn_implementation("sdpa")  # as it is loaded
+        tower.set_attn_implementation(usual)
     return torch.cat(maps).float()
