@@ -5,7 +5,7 @@ import inspect
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sdteach.picturebook.imagining import Description, Thing, describe
@@ -74,10 +74,13 @@ def test_boxes_hold_their_masks_and_stay_inside(seed, canvas):
 
 @settings(max_examples=100)
 @given(seeds, st.sampled_from([64, 128]))
+@example(999_999, 128)
 def test_the_relation_holds_between_the_boxes(seed, canvas):
     scene = scene_from_seed(seed, canvas, objects=2)
+    rim = 2 if scene.style == "crayon" else 0  # pixels, by which a child's hand may go beyond
     (left, top, right, bottom), (left2, top2, right2, bottom2) = (box_of(thing.mask) for thing in scene.objects)
-    holds = {"left of": right <= left2, "right of": left >= right2, "above": bottom <= top2, "below": top >= bottom2}
+    holds = {"left of": right <= left2 + rim, "right of": left >= right2 - rim,
+             "above": bottom <= top2 + rim, "below": top >= bottom2 - rim}  # fmt: skip
     assert any(holds.values())
     if scene.relation != "and":
         assert holds[scene.relation]

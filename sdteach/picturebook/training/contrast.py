@@ -27,18 +27,16 @@ class ContrastiveObjective(nn.Module):
         self.image_encoder = CLIPVisionModelWithProjection(CLIPVisionConfig(**TOWER, image_size=128, patch_size=16))
         self.logit_scale = nn.Parameter(torch.tensor(np.log(1 / 0.07), dtype=torch.float32))
 
-    def of_texts(self, ids):
-        """Where CLIP's space has them, on the unit sphere."""
-        return normalize(self.text_projection(self.text_encoder(ids).pooler_output))
-
-    def of_pictures(self, pictures):
-        return normalize(self.image_encoder(pictures).image_embeds)
-
     def forward(self, ids, pictures):
-        texts, images = _of_all_processes(self.of_texts(ids)), _of_all_processes(self.of_pictures(pictures))
+        texts, images = map(_of_all_processes, features(self, ids, pictures))
         logits = self.logit_scale.clamp(max=np.log(100)).exp() * texts @ images.T
         truth = torch.arange(len(logits), device=logits.device)
         return (cross_entropy(logits, truth) + cross_entropy(logits.T, truth)) / 2
+
+
+def features(towers, ids, pictures):
+    """Where the space that they share has texts and pictures, on the unit sphere."""
+    return normalize(towers.text_projection(towers.text_encoder(ids).pooler_output)), normalize(towers.image_encoder(pictures).image_embeds)
 
 
 def _of_all_processes(features):
@@ -70,5 +68,6 @@ def pairs(scenes, tokenizer, batch):
 @torch.no_grad()
 def nearest(towers, tokenizer, scenes) -> torch.Tensor:
     """For every picture of `DrawnScenes` the index of the caption nearest to it."""
-    texts = towers.of_texts(tokenizer(scenes.captions, padding="longest", return_tensors="pt").input_ids)
-    return (towers.of_pictures(to_tensor(scenes.pictures)) @ texts.T).argmax(1)
+    ids = tokenizer(scenes.captions, padding="longest", return_tensors="pt").input_ids
+    texts, images = features(towers, ids, to_tensor(scenes.pictures))
+    return (images @ texts.T).argmax(1)
