@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from unittest import mock
@@ -493,6 +494,8 @@ def test_lab_needs_a_folder_that_may_be_written_to(lab, tmp_path, folder):
 def test_train_leaves_loss_curves_and_sample_sheets(sdteach_command, monkeypatch, tmp_path):
     """Of the stages that draw both; that all of them train is seen in tests/picturebook."""
     monkeypatch.setattr(training, "Watch", partial(training.Watch, captions=1))
+    narrow = replace(training.PRESETS["cpu"], vae_channels=(16,) * 4, unet_channels=(32,) * 3)
+    monkeypatch.setitem(training.PRESETS, "cpu", narrow)
     stages = [word for stage in ("scenes", "clip", "words", "vae", "unet") for word in ("--stage", stage)]
     status, out, err = sdteach_command("train", tmp_path / "run", "--share", "0.00005", *stages)
     assert status == 0, err
