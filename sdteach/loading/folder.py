@@ -5,20 +5,13 @@ import math
 import re
 from pathlib import Path
 
-# Checkpoints made for one task only: what their folder's class is called after, and the channels that their UNet takes in.
-SPECIALISTS = {
-    "depth to image": ("Depth2Img", 5), "upscaling": ("Upscale", 7), "editing by instructions": ("InstructPix2Pix", 8),
-    "inpainting": ("Inpaint", 9),
-}  # fmt: skip
-# What a part's folder holds, apart from weights, by the beginning of its name; any of the alternatives will do.
-DESCRIPTIONS = {
-    "scheduler": ("scheduler_config.json",), "tokenizer": ("tokenizer.json", "vocab.json"),
-    "feature_extractor": ("preprocessor_config.json",), "": ("config.json",),
-}  # fmt: skip
+from ..files import data_of
+
+LAYOUT = data_of(__file__)
 NUMBERS, LAYERS = 2**17, 128  # no number in a configuration is larger, and no network deeper
 TEXT = 2**25  # bytes, of a file that is read as a whole; a tokenizer has four million
 WEIGHTS = "[!.]*.safetensors"  # a Mac leaves a ._ file beside each that it copies
-PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
+PICKLED = LAYOUT["pickled"]
 WHY_NO_PICKLE = ("a pickle can run any program on the machine that opens it. Get the checkpoint as .safetensors, which most publishers "
                  "offer beside it, or convert it on a machine that has nothing to lose")  # fmt: skip
 
@@ -96,7 +89,7 @@ def _check_sizes(folder, parts, weights):
 
 def made_for(kind: str | int | None) -> str:
     """A few words on the checkpoints that are made for one task, by their class or their UNet's channels; "" for others."""
-    task = next((task for task, (mark, channels) in SPECIALISTS.items() if kind == channels or mark in str(kind)), None)
+    task = next((task for task, (mark, channels) in LAYOUT["specialists"].items() if kind == channels or mark in str(kind)), None)
     return f", made for {task} alone; inpainting and upscaling work with any text-to-image checkpoint, see lesson 08" if task else ""
 
 
@@ -126,7 +119,7 @@ def _parts(index):
 
 
 def _description(folder, part):
-    names = next(names for beginning, names in DESCRIPTIONS.items() if part.startswith(beginning))
+    names = next(names for beginning, names in LAYOUT["descriptions"].items() if part.startswith(beginning))
     return next((name for name in names if (folder / part / name).is_file()), names[0])
 
 

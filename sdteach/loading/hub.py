@@ -7,10 +7,7 @@ from contextlib import contextmanager
 from errno import ENOSPC
 from pathlib import Path, PurePosixPath
 
-from .folder import WEIGHTS, WHY_NO_PICKLE, checked_index
-
-PARTS = ("scheduler", "tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2", "unet", "vae", "safety_checker", "feature_extractor",
-         "image_encoder")  # fmt: skip
+from .folder import LAYOUT, WEIGHTS, WHY_NO_PICKLE, checked_index
 
 
 def fetched(hub_ids: Sequence[str], folder: Path | None = None) -> Path:
@@ -55,7 +52,7 @@ def wanted(sizes: Mapping[str, int]) -> dict[str, int]:
     {'unet/a.fp16.safetensors': 2, 'unet/config.json': 1}
     """
     files = {name: PurePosixPath(name) for name in sizes}
-    inside = {name: path for name, path in files.items() if len(path.parts) == 2 and path.parts[0] in PARTS}
+    inside = {name: path for name, path in files.items() if len(path.parts) == 2 and path.parts[0] in LAYOUT["parts"]}
     halves = {path.parent for path in inside.values() if ".fp16" in path.suffixes and ".safetensors" in path.suffixes}
 
     def needed(name):

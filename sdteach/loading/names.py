@@ -1,8 +1,8 @@
 """Checkpoints by name: the embedded one, those that people know, any folder, file or hub id; and where each is found."""
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 from ..files import data_folder, data_of
 from .folder import PICKLED, WHY_NO_PICKLE
@@ -10,28 +10,7 @@ from .hub import fetched
 
 EMBEDDED = "picturebook"
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A published checkpoint: where it is, and what it wants.
-
-    `fallback` is a copy of it or, where none is known, its nearest kin. `gigabytes` is about what the download takes, in half
-    precision where the publisher offers that; `edge` the pixels it was trained on; a `guidance_scale` of 1 is off. `differs` says what
-    is not as with Stable Diffusion 1.5 in a lesson.
-    """
-
-    hub_id: str
-    fallback: str
-    gigabytes: float
-    licence: str
-    edge: int
-    steps: int
-    guidance_scale: float
-    differs: str
-
-
-KNOWN = {name: Checkpoint(**row) for name, row in data_of(__file__).items()}
+KNOWN = {name: SimpleNamespace(**row) for name, row in data_of(__file__).items()}  # what each field says stands there
 
 
 def find(name: str) -> Path:

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from ..files import data_of
 from ..pictures import Boxes, checked_layout
 from ..records import Record, Tokens
 from .chips import place_names
@@ -17,9 +18,8 @@ from .style import BODY, DIVERGING, SMALL, TITLE, WIDTH, Page, as_array, bright,
 
 NUMBERED = 14  # rows or columns up to which a table carries its numbers
 TURN = math.radians(40)  # the names of a table's columns stand aslant
-# Of the table of tasks, inches from the left: its texts, each with its field and its room; its pictures.
-TEXTS = {"task": ("name", 0.12, 0.95), "start latent": ("start", 1.22, 0.95), "conditioning": ("conditioning", 2.32, 0.95),
-         "mask": ("mask", 3.42, 0.9), "step range": ("steps", 4.47, 0.8), "how well": ("result", 7.0, 0.85)}  # fmt: skip
+TEXTS = data_of(__file__)["texts"]
+# Of the table of tasks, in inches from the left: its pictures.
 BEFORE, AFTER, THUMB, PAD, LINE = 5.42, 6.25, 0.66, 0.07, 0.18
 
 
