@@ -24,7 +24,7 @@ from sdteach.picturebook.evaluation.reading import shipped
 from sdteach.picturebook.judge import Seen
 from sdteach.pictures import back_projected
 
-from conftest import ROOT, interrupted_after
+from conftest import ROOT, interrupted_after, random_folder
 
 
 def test_generate_makes_the_picture_the_trace_and_the_sheet(sdteach_command, tmp_path, model):
@@ -196,8 +196,9 @@ def test_too_little_memory_is_a_mistake_like_any_other(sdteach_command, monkeypa
         sdteach_command("generate", "a car", "--out", "o.png")
 
 
-def test_a_compiled_unet_paints_the_same_and_is_compiled_once(isolated, sdteach_command, tmp_path, random_folders, random_model):
-    """With a compiler that only counts, in a process without the tests' guards, which it cannot read through."""
+def test_a_compiled_unet_paints_the_same_and_is_compiled_once(isolated, sdteach_command, tmp_path):
+    """With a compiler that only counts, in a process without the tests' guards, which it cannot read through; a UNet of one level, since
+    it takes its time with every layer."""
     code = """
 import contextlib, sys, torch
 from torch._dynamo.testing import CompileCounter
@@ -211,11 +212,14 @@ for out in (["a.png"], ["b.png", "--trace", "run.safetensors"]):
         main()
     print(counter.frame_count)
 """
-    folder = random_folders["epsilon"]
+    folder = random_folder(
+        tmp_path / "shallow", block_out_channels=(8,), layers_per_block=1, norm_num_groups=4, attention_head_dim=2, mid_block_type=None,
+        down_block_types=("CrossAttnDownBlock2D",), up_block_types=("CrossAttnUpBlock2D",),
+    )  # fmt: skip
     done = isolated(code, "generate", "a red car", "--steps", 3, "--model", folder, "--compile", "--device", "cpu")
     assert done.stdout.split("\n")[-2] == "1", done.stderr
     assert done.stdout.count("\n1\n") == 2
-    expected = sdteach.generate(random_model, "a red car", steps=3).pixels
+    expected = sdteach.generate(sdteach.load_model(folder, device="cpu"), "a red car", steps=3).pixels
     for picture in ("a.png", "b.png"):
         assert np.array_equal(np.asarray(Image.open(tmp_path / picture)), expected)
     assert "layer by layer" in sdteach_command("generate", "a car", "--out", "c.png", "--compile", "--offload")[2]
