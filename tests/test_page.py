@@ -317,8 +317,8 @@ def test_what_is_asked_of_a_run_is_shown(live):
     expect(page.locator(".run")).to_have_count(1)
     page.click(".map [href='#picture']")
     pictures = [page.locator("canvas.picture").evaluate("canvas => canvas.toDataURL()")]
-    for name, value, told in (("guidance_scale", "1", "--guidance-scale 1 "), ("negative_prompt", "snow", "--negative-prompt 'snow'"),
-                              ("sampler", "PNDMScheduler", "--scheduler PNDM")):  # fmt: skip
+    for name, value, told in (("negative_prompt", "snow", "--negative-prompt 'snow'"), ("sampler", "PNDMScheduler", "--scheduler PNDM"),
+                              ("guidance_scale", "1", "--guidance-scale 1 ")):  # fmt: skip
         field = page.locator(f"[name={name}]")
         field.select_option(value) if name == "sampler" else field.fill(value)
         field.press("Tab")
