@@ -315,6 +315,17 @@ def test_what_is_asked_of_a_run_is_shown(live):
     assert len({*seeds}) == 2
     page.click(".beside")
     expect(page.locator(".run")).to_have_count(1)
+    page.click(".map [href='#picture']")
+    pictures = [page.locator("canvas.picture").evaluate("canvas => canvas.toDataURL()")]
+    for name, value, told in (("negative_prompt", "snow", "--negative-prompt 'snow'"), ("sampler", "PNDMScheduler", "--scheduler PNDM"),
+                              ("guidance_scale", "1", "--guidance-scale 1 ")):  # fmt: skip
+        field = page.locator(f"[name={name}]")
+        field.select_option(value) if name == "sampler" else field.fill(value)
+        field.press("Tab")
+        expect(page.locator("#stages pre")).to_contain_text(told)
+        painted(page)
+        pictures.append(page.locator("canvas.picture").evaluate("canvas => canvas.toDataURL()"))
+    assert len({*pictures}) == 4
     page.fill("[name=steps]", "60")
     page.keyboard.press("Enter")
     expect(page.locator(".now")).to_contain_text("of 60")

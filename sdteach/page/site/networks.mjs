@@ -16,7 +16,8 @@ async function fetched(name, came) {
 // `loading(fraction)` is told how far it is; `facts` is the checkpoint's description.
 export async function loadNetworks(facts, loading) {
   ort.env.wasm.wasmPaths = new URL("./vendor/", import.meta.url).href;
-  ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
+  // One processor is left to the page and to whatever else runs: threads that wait for one another while it is busy are slower than one.
+  ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.max(1, Math.min(4, navigator.hardwareConcurrency - 1)) : 1;
   const { text_encoder, unet, decoder } = facts.files, all = text_encoder + unet + decoder;
   let here = 0;
   const came = size => loading(0.9 * (here += size) / all);
