@@ -64,7 +64,7 @@ def _packages():
             found, ok = _fit(requirement)
             known = tested.get(requirement.name)
             other = f", tested with {known}" if ok and known not in (None, Version(found).public) else ""
-            remedy = f"{'' if needed else 'for sdteach demo, '}run: pip install '{requirement.name}{requirement.specifier}'"
+            remedy = f"{'' if needed else 'for a class, '}run: pip install '{requirement.name}{requirement.specifier}'"
             yield Finding(requirement.name, ok, (found or "missing") + other, remedy, needed)
 
 

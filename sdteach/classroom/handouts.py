@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
 
@@ -21,17 +22,19 @@ FORMULA = re.compile(r"(?P<code>(`+).+?\2)|\$\$(?P<block>.+?)\$\$|\$(?P<inline>[
 PREDICT = "**Predict.**"
 
 
-def export(folder: Path) -> Iterator[Path]:
+def export(folder: Path, live_page: str | None = None) -> Iterator[Path]:
     """Write each lesson's page, its handout and its handout with answers into `folder`, and an index.html; the files as they come.
 
-    Every file is whole by itself: pictures are in it, formulas are MathML, no script and no request. What a **Predict.** asks for is
-    folded away in the page, and stands in the handout with answers alone. A handout ends with two sheets: tests for before the lesson
-    and for after it. Raises ValueError, before the first is written, where one of these names is taken by a file that no export made.
+    Handouts begin with the QR code of `live_page`, the address at which the class finds what `sdteach page` wrote. Every file is whole
+    by itself: pictures are in it, formulas are MathML, no script and no request. What a **Predict.** asks for is folded away in the
+    page, and stands in the handout with answers alone. A handout ends with two sheets: tests for before the lesson and for after it.
+    Raises ValueError, before the first is written, where one of these names is taken by a file that no export made, and for an address
+    that is none or too long.
     """
     lessons = sorted(data_folder("lessons").glob("[0-9]*.ipynb"))
     files = {lesson: {kind: folder / f"{lesson.stem}{ending}.html" for kind, ending in KINDS.items()} for lesson in lessons}
     _check_own([folder / "index.html", *(file for of_lesson in files.values() for file in of_lesson.values())])
-    entries = []
+    code, entries = live_page and _qr_code(live_page), []
     for lesson, of_lesson in files.items():
         cells = nbformat.read(lesson, 4).cells
         title, _, intro = cells[0].source.removeprefix("# ").partition("\n")
@@ -40,7 +43,7 @@ def export(folder: Path) -> Iterator[Path]:
         entries.append({"number": lesson.stem[:2], "title": title, "question": question, "minutes": minutes, "files": of_lesson})
         parts, asked = [*_parts(cells)], [asked for number, asked in tests().items() if number.startswith(lesson.stem[:2])]
         for kind, file in of_lesson.items():
-            yield _written(file, "lesson.html", title=title, kind=kind, parts=parts, skills=asked)
+            yield _written(file, "lesson.html", title=title, kind=kind, parts=parts, skills=asked, live_page=live_page, code=code)
     yield _written(folder / "index.html", "index.html", lessons=entries)
 
 
@@ -48,6 +51,17 @@ def _check_own(files):
     foreign = [file for file in files if file.exists() and not (file.is_file() and MARK in file.read_text("utf-8", "replace")[:2000])]
     if foreign:
         raise ValueError(f"expected a folder without files of others under the export's names, got {foreign[0]}; name another folder")
+
+
+def _qr_code(address):
+    """The QR code of an address, as a picture for a page."""
+    if not re.match("https?://.", address):
+        raise ValueError(f"expected the live page's address, which begins with http, got {address!r}; copy it from a browser that shows it")
+    if find_spec("segno") is None:
+        raise ValueError("expected segno, which draws QR codes, got none; pip install 'sdteach[classroom]' brings it")
+    import segno
+
+    return segno.make(address, micro=False).svg_data_uri(scale=3)
 
 
 def _written(file, template, **values):

@@ -96,12 +96,15 @@ def export(
     to: Annotated[
         Path, typer.Option(parser=folder_to_write, help="The folder for the pages; what an earlier export wrote there is written anew.")
     ],
+    live_page: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Where the class finds the live page: the handouts show its QR code.")
+    ] = None,
 ) -> None:
     """Make each lesson a page to read, a handout to print with room for answers, and one with the answers, all without a network."""
     with asides.status("writing the lessons"):
         from ..classroom import handouts
 
-        *pages, index = handouts.export(to)
+        *pages, index = handouts.export(to, live_page)
     tell(index, f"leads to {len(pages)} pages and handouts")
 
 

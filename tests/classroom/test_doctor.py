@@ -83,7 +83,7 @@ def test_voila_is_only_for_the_demo(sdteach_command, only, monkeypatch):
     versions(monkeypatch, voila=None)
     status, out, _ = sdteach_command("doctor")
     assert status == 0
-    assert "voila: for sdteach demo, run: pip install 'voila>=0.5'" in out
+    assert "voila: for a class, run: pip install 'voila>=0.5'" in out
     assert "All that is needed works." in out
     assert "none-such" not in out
 

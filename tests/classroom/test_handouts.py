@@ -2,11 +2,15 @@
 
 import re
 from html import unescape
+from io import BytesIO
 from itertools import pairwise
 
 import nbformat
+import numpy as np
 import pytest
+import segno
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from typer.testing import CliRunner
 
 from sdteach.classroom import exercises
@@ -15,6 +19,7 @@ from sdteach.cli import app
 
 from conftest import ROOT
 
+ADDRESS = "https://example.org/class/7b?from=handout&lesson=00"
 LESSONS = sorted((ROOT / "lessons").glob("[0-9]*.ipynb"))
 
 
@@ -107,6 +112,34 @@ def test_no_reveal_stands_in_a_handout_and_every_one_is_folded_in_the_page(pages
         for text in explained:
             assert text in answered
             assert text not in empty + open_cells, text
+
+
+@pytest.fixture(scope="module")
+def with_address(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("address")
+    done = CliRunner().invoke(app, ["lessons", "export", "--to", str(folder), "--live-page", ADDRESS])
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+def test_a_handout_has_the_qr_code_of_the_live_page(with_address, page):
+    """Drawn by a browser, sampled module by module, and held against the standard's matrix."""
+    wanted = segno.make(ADDRESS, micro=False)
+    for ending, there in {"": 0, "-handout": 1, "-answers": 1}.items():
+        page.goto((with_address / f"00_the_whole_trip{ending}.html").as_uri())
+        image = page.get_by_alt_text(f"QR code of {ADDRESS}")
+        assert image.count() == page.get_by_role("link", name=ADDRESS).count() == there
+    drawn = np.asarray(Image.open(BytesIO(image.screenshot())).convert("L"))
+    side = wanted.symbol_size()[0]
+    middles = ((np.arange(side) + 0.5) * len(drawn) / side).astype(int)
+    assert np.array_equal(drawn[np.ix_(middles, middles)] < 128, np.array([*wanted.matrix_iter(border=4)], bool))
+
+
+@pytest.mark.parametrize(("address", "said"), [("localhost:8000", "begins with http"), ("https://" + "a" * 4000, "too large|does not fit")])
+def test_an_address_that_is_none_is_refused_before_a_file_is_written(tmp_path, address, said):
+    with pytest.raises(ValueError, match=said):
+        next(export(tmp_path, address))
+    assert not [*tmp_path.iterdir()]
 
 
 def test_only_its_own_files_are_written_anew(pages, tmp_path):
