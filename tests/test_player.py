@@ -516,6 +516,9 @@ def test_the_map_leads_to_each_stage_and_lights_the_one_that_is_seen(opened, run
             link.click()
             expect(page.locator(link.get_attribute("href"))).to_be_in_viewport()
         assert page.locator("details[open]").count() == page.locator("details").count() - len(shown)  # all but the settings
+    tops = "runs => runs.map(run => [...run.querySelectorAll('summary')].map(one => one.getBoundingClientRect().top))"
+    left, right = page.locator(".run").evaluate_all(tops)
+    assert left == right  # side by side, whatever is open
 
 
 def test_two_runs_are_scrubbed_together(opened, trace, other):
