@@ -24,7 +24,7 @@ def a_user_of_the_machine(spawner):
     try:
         pwd.getpwnam(spawner.user.name)
     except KeyError:
-        subprocess.run(["useradd", "--create-home", "--shell", "/bin/bash", spawner.user.name], check=True)
+        subprocess.run(["useradd", "--create-home", "-K", "HOME_MODE=0700", "--shell", "/bin/bash", spawner.user.name], check=True)
 
 
 c.JupyterHub.spawner_class = "localprocess"

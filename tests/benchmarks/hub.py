@@ -27,7 +27,7 @@ c.JupyterHub.services = [{{"name": "class", "api_token": "{TOKEN}"}}]
 c.JupyterHub.load_roles = [{{"name": "class", "services": ["class"], "scopes": ["admin:users", "admin:servers", "access:servers"]}}]
 """
 PROBES = {
-    "more memory than is allowed": "torch.ones(2**30)",
+    "more memory than is allowed": "import torch; torch.ones(2**30)",
     "writing on the checkpoint": f"open({PICTUREBOOK + '/new'!r}, 'w')",
     "reading another's home": "import os; [os.listdir(f'/home/{name}') for name in os.listdir('/home') if name != os.environ['USER']]",
     "painting afterwards": "assert sdteach.generate(model, 'a red car', steps=2).complete",
