@@ -26,7 +26,7 @@ import sdteach
 from conftest import SCHEDULE, _unet, _vae
 
 CASES = int(os.environ.get("SDTEACH_FUZZ", "60"))
-NUMBERS = [0, 1, -1, 3, 0.5, 1e9, 10**6, -(2**40), 10**400, 1e308, float("nan"), float("inf"), True, False, None]
+NUMBERS = [0, 1, -1, 3, 0.5, 1e9, 10**5, 10**6, -(2**40), 10**400, 1e308, float("nan"), float("inf"), True, False, None]
 VALUES = [*NUMBERS, "", "x", [], [0], [-1], [4, 8], [[]], {}, {"a": 1}, "9" * 400, ["x"] * 3]
 
 
@@ -104,3 +104,12 @@ def test_a_damaged_folder_paints_or_is_refused_in_a_sentence(whole, tmp_path):
         except Exception as error:
             raise AssertionError(told) from error
     assert 0 < loaded < CASES
+
+
+def test_a_picture_is_not_brought_to_a_size_that_takes_the_memory(whole, tmp_path):
+    """A tower that sees pictures would be given one of 30 GB."""
+    folder = shutil.copytree(whole, tmp_path / "folder")
+    config = folder / "feature_extractor" / "preprocessor_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"size": {"shortest_edge": 100_000}}))
+    with pytest.raises(ValueError, match=r"expected shortest_edge in .* to be at most 4096, got 1e"):
+        sdteach.load_model(folder, device="cpu")
