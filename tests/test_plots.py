@@ -452,8 +452,9 @@ def test_guidance_is_drawn_to_scale():
 
 def test_intervals_are_dots_on_their_lines():
     figure = plots.intervals({"a": measure(0.25, 0.125, 0.5), "b": measure(0.75, 0.5, 1.0)}, "share", "title")
-    drawn_lines = [line.get_xydata().tolist() for line in figure.axes[0].lines]
-    assert drawn_lines == [[[0.125, 0], [0.5, 0]], [[0.25, 0]], [[0.5, 1], [1.0, 1]], [[0.75, 1]]]
+    lines = figure.axes[0].lines
+    assert [line.get_xydata().tolist() for line in lines] == [[[0.125, 0], [0.25, 0], [0.5, 0]], [[0.5, 1], [0.75, 1], [1.0, 1]]]
+    assert {(line.get_marker(), *line.get_markevery()) for line in lines} == {("o", 1)}
     assert figure.axes[0].yaxis_inverted()
     with pytest.raises(ValueError, match="at least one measure"):
         plots.intervals({}, "share", "title")
