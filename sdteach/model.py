@@ -165,7 +165,8 @@ def _check_latents(model):
     if channels != vae.latent_channels:
         raise ValueError(f"expected a UNet with {vae.latent_channels} input channels, got {channels}{made_for(channels)}")
     size = model.unet.config.sample_size
-    if {*map(type, edges := size if isinstance(size, list | tuple) else [size])} != {int} or len(edges) > 2:
+    edges = size if isinstance(size, list | tuple) else [size]
+    if len(edges) not in (1, 2) or any(type(edge) is not int for edge in edges):
         raise ValueError(f"expected the UNet's sample_size to be a whole number, or a height and a width, got {size!r:.40}")
     if shifted := [name for name in ("latents_mean", "latents_std", "shift_factor") if getattr(vae, name, None)]:
         raise ValueError(f"expected a VAE whose latents are multiplied by its scaling_factor alone, got one with {', '.join(shifted)} "

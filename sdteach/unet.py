@@ -148,7 +148,10 @@ def with_predicted_x0(model: StableDiffusion, step: UNetStep, latents: Latents, 
 
 def _velocity(model):
     """Whether the checkpoint predicts v = sqrt(alphas_cumprod) noise - sqrt(1 - alphas_cumprod) x_0 (Salimans & Ho, 2022)."""
-    return model.scheduler.config.prediction_type == "v_prediction"
+    kind = model.scheduler.config.prediction_type
+    if kind not in ("epsilon", "v_prediction"):  # a scheduler that was put in after loading
+        raise ValueError(f"expected a checkpoint that predicts epsilon or v_prediction, got {kind!r}; load it again")
+    return kind == "v_prediction"
 
 
 def _guidance_embedding(model, guidance_scale, rows):

@@ -61,6 +61,14 @@ def test_guidance_needs_a_negative_text(random_model):
         sdteach.unet_step(random_model, torch.zeros(1, 4, 9, 9), 10, sdteach.encode_text(random_model, "a boat"))
 
 
+def test_a_checkpoint_that_predicts_something_else_is_refused(random_folders):
+    """By a scheduler that was changed after loading, which refuses it too."""
+    model = sdteach.load_model(random_folders["epsilon"], device="cpu")
+    model.scheduler.register_to_config(prediction_type="sample")
+    with pytest.raises(ValueError, match="'sample'"):
+        sdteach.unet_step(model, torch.zeros(1, 4, 9, 9), 10, sdteach.encode_text(model, "a boat"), None, 1.0)
+
+
 @contextmanager
 def crossing(unet):
     """What diffusers gives each block of the way up, by the block's place: its own input, and what crosses over to it."""
