@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 
 from ..files import data_of
+from ..pictures import LARGEST
 
 LAYOUT = data_of(__file__)
-NUMBERS, LAYERS, EDGE = 2**17, 128, 2**12  # no number in a configuration is larger, no network deeper, nothing seen larger
+NUMBERS, LAYERS = 2**17, 128  # no number in a configuration is larger, and no network deeper
 TEXT = 2**25  # bytes, of a file that is read as a whole; a tokenizer has four million
 WEIGHTS = "[!.]*.safetensors"  # a Mac leaves a ._ file beside each that it copies
 PICKLED = LAYOUT["pickled"]
@@ -143,7 +144,7 @@ def _check_numbers(value, path, key=""):
         for inner in value:
             _check_numbers(inner, path, key)
     elif isinstance(value, int | float):
-        most = LAYERS if "layers" in key else EDGE if key in LAYOUT["edges"] else NUMBERS
+        most = LAYERS if "layers" in key else LARGEST if key in LAYOUT["edges"] else NUMBERS
         if most < abs(value) < math.inf:
             raise ValueError(f"expected {key} in {path} to be at most {most}, got {value:.3g}; fetch or copy the file again")
 
